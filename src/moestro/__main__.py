@@ -1,0 +1,3 @@
+from moestro.cli.main import run
+
+run()

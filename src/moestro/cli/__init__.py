@@ -1,0 +1,1 @@
+"""The verbs. One module per verb; the only room that prints."""

@@ -1,0 +1,93 @@
+"""Options that several verbs share, under one name and with one help text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+CACHE_TYPES = ("f16", "q8_0", "q4_0")
+
+
+def json_option(function: Decorated) -> Decorated:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")(
+        function
+    )
+
+
+def address_options(function: Decorated) -> Decorated:
+    for option in (
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            default=DEFAULT_PORT,
+            show_default=True,
+            help="Port of the endpoint; 0 takes a free one.",
+        ),
+        click.option(
+            "--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def engine_options(function: Decorated) -> Decorated:
+    """What the user fixes stays fixed; what is left out is chosen, with a reason."""
+    for option in (
+        click.option("--anyway", is_flag=True, help="Start despite a finding of severity fail."),
+        click.option(
+            "--gpu-layers",
+            type=click.IntRange(0),
+            default=None,
+            help="Layers on the GPU (default: what the engine fits).",
+        ),
+        click.option(
+            "--mtp",
+            type=click.IntRange(0, 16),
+            default=None,
+            metavar="DEPTH",
+            help="Draft tokens from the model's MTP layer per step; 0 is off.",
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads to compute on."
+        ),
+        click.option(
+            "--ubatch",
+            type=click.IntRange(1, 65536),
+            default=None,
+            metavar="N",
+            help="Tokens computed at once while a prompt is read.",
+        ),
+        click.option(
+            "--cache-type",
+            type=click.Choice(CACHE_TYPES),
+            default=None,
+            help="Precision of the KV cache.",
+        ),
+        click.option(
+            "--unified",
+            is_flag=True,
+            help="One cache that all streams share instead of an equal part for each.",
+        ),
+        click.option(
+            "--parallel",
+            type=click.IntRange(1, 1024),
+            default=None,
+            metavar="N",
+            help="Streams at the same time.",
+        ),
+        click.option(
+            "--context",
+            type=click.IntRange(1, 1 << 30),
+            default=None,
+            metavar="N",
+            help="Tokens that one stream can reach; never clamped.",
+        ),
+    ):
+        function = option(function)
+    return function

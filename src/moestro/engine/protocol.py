@@ -1,0 +1,78 @@
+"""What the gateway may ask of any engine, whichever program runs the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from moestro.planning import Settings
+
+
+class EngineState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    STOPPED = "stopped"  # ended because it was asked to
+    FAILED = "failed"  # ended, or never became ready, by itself
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What to run: `model` is the first part of a split file; `name` is what clients call it."""
+
+    model: Path
+    name: str
+    settings: Settings
+    projector: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineExit:
+    """How an engine ended. `sentence` is for people; `log_tail` holds its last lines."""
+
+    sentence: str
+    exit_code: int | None
+    signal: str | None
+    log_tail: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """One model in one child process, reached over loopback HTTP.
+
+    The life of an engine is a line: starting → ready → (stopped | failed). A new start is a new
+    object, so a stale reference can never reach another process.
+    """
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def address(self) -> str:
+        """`http://127.0.0.1:PORT`, once ready."""
+
+    @property
+    def api_key(self) -> str:
+        """The secret that only this engine's owner knows."""
+
+    @property
+    def started_seconds(self) -> float | None:
+        """Seconds from the start of the process until it was ready."""
+
+    async def start(self, timeout_seconds: float | None = None) -> None:
+        """Returns when the engine answers requests.
+
+        Raises:
+            EngineStartFailed: it ended first, or was not ready in time (then it was killed).
+        """
+
+    async def wait(self) -> EngineExit:
+        """Waits until the engine has ended, however it ended. May be awaited by several tasks."""
+
+    async def stop(self, grace_seconds: float = 5.0) -> None:
+        """Ends the engine and its process, politely first. Does nothing if it has ended."""
+
+    def log_tail(self, lines: int = 50) -> tuple[str, ...]: ...

@@ -1,0 +1,86 @@
+"""Bytes, counts, rates and durations: the one place that parses and prints them.
+
+Sizes are integer bytes everywhere and are printed in binary units (1 GiB = 2**30 bytes). Decimal
+suffixes (`GB`) are understood when read, with their decimal meaning; they are never printed.
+"""
+
+from __future__ import annotations
+
+import re
+
+from moestro.errors import UsageError
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    **{f"{letter}ib": 1 << (10 * power) for power, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)},
+}
+_DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+
+
+def parse_size(text: str) -> int:
+    """Bytes meant by `20GiB`, `512 MiB`, `1.5GB` or `4096`.
+
+    Raises:
+        UsageError: not a number with a known unit. A bare `G` is refused: it hides the 7 % between
+            GB and GiB.
+    """
+    match = _QUANTITY.fullmatch(text)
+    unit = _SIZE_UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise UsageError(f"“{text}” is not a size.", hint="Write it like 20GiB, 512MiB or 4096.")
+    return int(float(match[1]) * unit)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds meant by `5m`, `90s`, `1.5h` or `30`.
+
+    Raises:
+        UsageError: not a number with a known unit.
+    """
+    match = _QUANTITY.fullmatch(text)
+    unit = _DURATION_UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise UsageError(f"“{text}” is not a duration.", hint="Write it like 90s, 5m or 1h.")
+    return float(match[1]) * unit
+
+
+def format_bytes(size_bytes: int | None) -> str:
+    """`20.4 GiB`, `160 MiB`, `0 B`; unknown is a question mark, never zero."""
+    if size_bytes is None:
+        return "?"
+    if abs(size_bytes) < KIB:
+        return f"{size_bytes} B"
+    value = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if abs(value) < 999.5 or unit == "TiB":
+            break
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
+
+
+def format_count(count: int | None) -> str:
+    """A number of parameters in the field's decimal words: `34.66 B`, `135 M`."""
+    if count is None:
+        return "?"
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if abs(count) >= size * 0.9995:
+            value = count / size
+            digits = 2 if value < 99.995 else 1 if value < 999.5 else 0
+            return f"{value:.{digits}f} {unit}"
+    return str(count)
+
+
+def format_rate(per_second: float | None, noun: str = "tokens") -> str:
+    """`143 tokens/s`, `8.4 tokens/s`."""
+    if per_second is None:
+        return f"? {noun}/s"
+    digits = 1 if per_second < 100 else 0
+    return f"{per_second:.{digits}f} {noun}/s"

@@ -1,0 +1,99 @@
+"""The front door: help, exit statuses, errors as sentences."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from moestro.cli import main as front
+from moestro.errors import ModelNotFound, MoestroError, UsageError
+
+
+@pytest.fixture
+def failing_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `inspect` raise what its argument names."""
+
+    @click.command()
+    @click.argument("kind")
+    @click.option("--json", "as_json", is_flag=True)
+    def command(kind: str, as_json: bool) -> int:
+        if kind == "model":
+            raise ModelNotFound("There is no file at x.gguf.", hint="Check the path.")
+        if kind == "usage":
+            raise UsageError("These two options contradict each other.")
+        if kind == "interrupt":
+            raise KeyboardInterrupt
+        return 1 if kind == "finding" else 0
+
+    monkeypatch.setattr(front.VerbGroup, "get_command", lambda self, context, name: command)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("fine", 0), ("finding", 1), ("model", 1), ("usage", 2), ("interrupt", 130)],
+)
+@pytest.mark.usefixtures("failing_verb")
+def test_exit_status(kind: str, status: int) -> None:
+    assert front.main(["inspect", kind]) == status
+
+
+@pytest.mark.usefixtures("failing_verb")
+def test_an_error_is_a_sentence_and_a_hint_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    front.main(["inspect", "model"])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: There is no file at x.gguf.\nhint: Check the path.\n"
+
+
+@pytest.mark.usefixtures("failing_verb")
+def test_an_error_is_one_object_on_stdout_when_json_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    front.main(["inspect", "model", "--json"])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert json.loads(out) == {
+        "error": {
+            "code": "model-not-found",
+            "message": "There is no file at x.gguf.",
+            "hint": "Check the path.",
+        }
+    }
+
+
+def test_unknown_verb_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert front.main(["frobnicate"]) == 2
+    assert "frobnicate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", list(front.VERBS))
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert front.main([verb, "--help"]) == 0
+    assert "Usage: moestro " + verb in capsys.readouterr().out
+
+
+def test_help_loads_no_heavy_module() -> None:
+    """`moestro --help` must stay instant: what takes long to import waits for its verb."""
+    heavy = ("rich", "aiohttp", "starlette", "uvicorn", "huggingface_hub", "xllamacpp", "psutil")
+    program = (
+        "import sys; from moestro.cli.main import main; main(['--help']); "
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.strip() == "[]"
+    assert "inspect" in done.stdout
+
+
+def all_errors(base: type[MoestroError]) -> list[type[MoestroError]]:
+    return [base] + [error for child in base.__subclasses__() for error in all_errors(child)]
+
+
+def test_every_error_has_its_own_code() -> None:
+    codes = [error.code for error in all_errors(MoestroError)]
+    assert len(codes) == len(set(codes))
