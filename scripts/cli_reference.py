@@ -1,6 +1,6 @@
 """Writes docs/reference/cli.md from the commands themselves. A test holds the page to it.
 
-    python scripts/cli_reference.py
+python scripts/cli_reference.py
 """
 
 from __future__ import annotations

@@ -540,7 +540,7 @@ def qwen35(
     context: int = 262144,
     architecture: str | None = None,
 ) -> Shape:
-    """Gated DeltaNet hybrids: qwen35 (dense), qwen35moe, qwen3next (one fused beta/alpha tensor)."""
+    """Gated DeltaNet hybrids: qwen35 (dense), qwen35moe, qwen3next (beta and alpha fused)."""
     architecture = architecture or ("qwen35moe" if experts else "qwen35")
     shape = _base(
         architecture,

@@ -1,4 +1,4 @@
-"""`moestro VERB`: finds the verb's module when it is called for, and turns errors into sentences."""
+"""`moestro VERB`: imports the verb's module when it is called for; errors become sentences."""
 
 from __future__ import annotations
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from moestro.planning import Wishes
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
@@ -39,7 +42,6 @@ def address_options(function: Decorated) -> Decorated:
 def engine_options(function: Decorated) -> Decorated:
     """What the user fixes stays fixed; what is left out is chosen, with a reason."""
     for option in (
-        click.option("--anyway", is_flag=True, help="Start despite a finding of severity fail."),
         click.option(
             "--gpu-layers",
             type=click.IntRange(0),
@@ -54,7 +56,10 @@ def engine_options(function: Decorated) -> Decorated:
             help="Draft tokens from the model's MTP layer per step; 0 is off.",
         ),
         click.option(
-            "--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads to compute on."
+            "--threads",
+            type=click.IntRange(1, 1024),
+            default=None,
+            help="CPU threads to compute on.",
         ),
         click.option(
             "--ubatch",
@@ -91,3 +96,10 @@ def engine_options(function: Decorated) -> Decorated:
     ):
         function = option(function)
     return function
+
+
+def wishes_of(options: dict[str, Any]) -> Wishes:
+    """The parsed `engine_options` as what the user fixed."""
+    from moestro.planning import Wishes
+
+    return Wishes(**options)

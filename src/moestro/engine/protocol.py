@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from moestro.planning import Settings
+if TYPE_CHECKING:  # the set-up imports this room before anything is installed
+    from moestro.planning import Settings
 
 
 class EngineState(StrEnum):
@@ -57,6 +58,14 @@ class Engine(Protocol):
     @property
     def api_key(self) -> str:
         """The secret that only this engine's owner knows."""
+
+    @property
+    def stream_context(self) -> int | None:
+        """Tokens that one stream can really reach, as the ready engine says; None if it does not.
+
+        At least what was asked for, unless the engine never goes beyond the length that the model
+        was trained for.
+        """
 
     @property
     def started_seconds(self) -> float | None:

@@ -10,22 +10,12 @@ Source = Literal["measured", "file", "computed", "assumed", "user"]
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """What the user wants to do with the model.
-
-    `context` is the number of tokens that one stream can reach, `parallel` the number of streams.
-    """
-
-    context: int
-    parallel: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """Engine settings, in moestro's words. The cache holds `context × parallel` tokens.
 
     `gpu_layers` None leaves the split to the engine's own fitter. `prompt_cache_bytes` bounds the
-    engine's host-side prompt cache; `context_checkpoints` counts recurrent-state snapshots per slot.
+    engine's prompt cache on the host; `context_checkpoints` counts copies of a slot's recurrent
+    state.
     """
 
     context: int

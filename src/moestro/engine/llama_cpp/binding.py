@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import time
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -147,6 +148,20 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
     return library
 
 
+def flush_log(library: ctypes.CDLL) -> None:
+    """Waits until llama.cpp's log thread has written what it holds; an exit would cut it short."""
+    try:
+        # C++ functions, so the names are mangled; the same on Linux and macOS.
+        main_log, flush = library._Z15common_log_mainv, library._Z16common_log_flushP10common_log
+    except AttributeError:
+        time.sleep(0.2)
+        return
+    main_log.restype = c_void_p
+    flush.argtypes = [c_void_p]
+    flush.restype = None
+    flush(main_log())
+
+
 def _declare(library: ctypes.CDLL) -> None:
     model, context = c_void_p, c_void_p
     for name, result, arguments in (
@@ -169,6 +184,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ("llama_free", None, [context]),
         ("ggml_backend_dev_count", c_size_t, []),
         ("ggml_backend_dev_get", c_void_p, [c_size_t]),
+        ("ggml_backend_dev_type", c_int, [c_void_p]),
         ("ggml_backend_dev_name", c_char_p, [c_void_p]),
         ("ggml_backend_dev_description", c_char_p, [c_void_p]),
     ):
@@ -183,6 +199,7 @@ __all__ = [
     "EvalCallback",
     "LogCallback",
     "ModelParams",
+    "flush_log",
     "library_path",
     "load_library",
 ]

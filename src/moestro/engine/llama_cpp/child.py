@@ -1,15 +1,62 @@
-"""What every engine child process does: one stream for reports, everything else to the log."""
+"""What parent and child of an engine process agree on: command, environment, reports.
+
+A child reads one line of JSON on stdin and then keeps stdin open as its lifeline (see `orphans`).
+Its stdout carries reports, one JSON object a line; everything else goes to stderr, the log.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
+from moestro.engine.protocol import EngineRequest
+from moestro.planning import Settings
+
 FAILED_START = 3
-"""Exit status of a child whose engine refused the model; its reason is in the log."""
+"""Exit status of a child whose engine refused the model; the reason is in its log."""
+
+_DEFAULTS = {
+    # A failed assertion would start a debugger for a backtrace: seconds, and another process.
+    "GGML_NO_BACKTRACE": "1",
+    # The engine's threads meet at a barrier after every operation, and OpenMP lets the early ones
+    # spin there, for long. Where another such program wants the same cores, the spinning keeps the
+    # late thread from running: two engines on 2 cores took 700 ms a token each instead of 15 alone.
+    # A short spin, then sleep: 100 ms a token together, 15 alone (docs/concepts/engine.md).
+    "GOMP_SPINCOUNT": "1000",
+}
+
+
+def child_command(module: str, *arguments: str) -> list[str]:
+    """Runs a module of this package with this interpreter, not shadowed by files in the cwd."""
+    return [sys.executable, "-P", "-m", f"moestro.engine.llama_cpp.{module}", *arguments]
+
+
+def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment wins over every default here."""
+    return {**_DEFAULTS, **inherited}
+
+
+def request_to_json(request: EngineRequest) -> dict[str, Any]:
+    return {
+        "model": str(request.model),
+        "name": request.name,
+        "settings": request.settings.to_json(),
+        "projector": str(request.projector) if request.projector else None,
+    }
+
+
+def request_from_json(data: Mapping[str, Any]) -> EngineRequest:
+    return EngineRequest(
+        model=Path(data["model"]),
+        name=data["name"],
+        settings=Settings(**data["settings"]),
+        projector=Path(data["projector"]) if data["projector"] else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +75,8 @@ def claim_report_stream() -> ReportStream:
 
     llama.cpp writes to both streams; a stray line between two reports would break the protocol.
     """
-    reports = os.dup(sys.stdout.fileno())
     sys.stdout.flush()
+    reports = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return ReportStream(os.fdopen(reports, "w", encoding="utf-8"))
 

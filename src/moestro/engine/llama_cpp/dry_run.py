@@ -6,12 +6,12 @@ a byte of weights, so a sparse file that holds only the header does as well as t
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from moestro.engine.llama_cpp.child import parse_report
+from moestro.engine.llama_cpp.child import child_command, child_environment, parse_report
 from moestro.engine.llama_cpp.reasons import explain_exit
 from moestro.errors import EngineError, EngineMismatch, EngineStartFailed
 
@@ -40,9 +40,15 @@ def engine_counts(model: Path, *, timeout_seconds: float = 60.0) -> EngineCounts
         EngineStartFailed: the engine refuses the file, crashes on it, or takes too long.
         EngineMismatch: another engine build is installed.
     """
-    command = [sys.executable, "-m", "moestro.engine.llama_cpp.dry_run_child", str(model)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=timeout_seconds, check=False)
+        done = subprocess.run(
+            child_command("dry_run_child", str(model)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=child_environment(os.environ),
+            timeout=timeout_seconds,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise EngineStartFailed(
             f"The engine did not finish reading {model.name} within {timeout_seconds:g} s.",

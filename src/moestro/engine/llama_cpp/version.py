@@ -10,7 +10,9 @@ PACKAGE = "xllamacpp"
 EXPECTED_VERSION = "2026.10.11549"
 """The same as in pyproject.toml (a test holds that). Struct layouts in `binding` belong to it."""
 
-_HINT = f"Install the engine that belongs to this version: pip install {PACKAGE}=={EXPECTED_VERSION}"
+_HINT = (
+    f"Install the engine that belongs to this version: pip install {PACKAGE}=={EXPECTED_VERSION}"
+)
 
 
 def installed_version() -> str:

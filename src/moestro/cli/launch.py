@@ -1,0 +1,109 @@
+"""From what the user named to an engine behind an endpoint. Used by `up`, `run` and `chat`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moestro.cli.resolve import resolve
+from moestro.engine import EngineRequest
+from moestro.errors import ModelUnsupported, MoestroError
+from moestro.findings import Finding, Severity
+from moestro.hardware import Machine, this_machine
+from moestro.model import Folder, HubRef, LocalFile, ModelSpec, Url, read_model
+from moestro.planning import Choice, Wishes, choose
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model on this machine, looked at and planned, but not started."""
+
+    model: ModelSpec
+    path: Path
+    machine: Machine
+    choice: Choice
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return (*self.model.findings, *self.choice.findings)
+
+    @property
+    def name(self) -> str:
+        """What clients call the model: the file's stem without the number of a split part."""
+        from moestro.model.splits import parse_split_name
+
+        split = parse_split_name(self.path.name)
+        return split.stem if split is not None else self.path.stem
+
+    def request(self) -> EngineRequest:
+        projector = self.model.projector
+        beside = Path(projector.location) if projector and projector.location else None
+        return EngineRequest(self.path, self.name, self.choice.settings, beside)
+
+
+def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
+    """Reads the model that `text` names, fetches it if it is elsewhere, and chooses settings.
+
+    A model that cannot run here is refused from its header, before its download.
+
+    Raises:
+        MoestroError: it cannot be read or fetched, or a finding of severity fail speaks against it
+            and `anyway` is not given.
+    """
+    reference = resolve(text)
+    machine = this_machine()
+    model = read_model(reference)
+    if model.format != "gguf":
+        raise ModelUnsupported(
+            f"{text} holds safetensors; the engine here runs GGUF files.",
+            hint="Convert it with llama.cpp's convert_hf_to_gguf.py, or take a GGUF of the model.",
+        )
+    choice = choose(model, machine, wishes)
+    refuse_failures((*model.findings, *choice.findings), anyway=anyway)
+    match reference:
+        case LocalFile() | Folder():
+            path = Path(model.files[0].location)
+        case HubRef() | Url():
+            from moestro.cli.fetching import fetch_with_progress
+
+            path = fetch_with_progress(reference, model.name or text)
+            model = read_model(LocalFile(path))
+        case _:
+            raise AssertionError(reference)
+    return Prepared(model, path, machine, choose(model, machine, wishes))
+
+
+def refuse_failures(findings: tuple[Finding, ...], *, anyway: bool) -> None:
+    """Raises the first finding of severity fail as an error."""
+    failed = [finding for finding in findings if finding.severity is Severity.FAIL]
+    if not failed or anyway:
+        return
+    first = failed[0]
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    evidence = f": {first.evidence}" if first.evidence else ""
+    raise MoestroError(
+        f"{first.title}{evidence}{more}.",
+        hint=f"{first.fix or 'See moestro inspect.'} --anyway starts all the same.",
+        code=first.code,
+    )
+
+
+@asynccontextmanager
+async def launched(model: str, **wishes: Any) -> AsyncIterator[str]:
+    """A model behind an endpoint on a free port for as long as the context lasts; yields its URL.
+
+    Raises:
+        MoestroError: whatever keeps it from being served.
+    """
+    from moestro.engine.llama_cpp.process import LlamaCppEngine
+    from moestro.gateway.server import bind, serving
+    from moestro.gateway.service import Service
+
+    prepared = prepare(model, Wishes(**wishes))
+    listener = bind(port=0)
+    request = prepared.request()
+    async with serving(Service(LlamaCppEngine(request), request), listener) as url:
+        yield url

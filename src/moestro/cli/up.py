@@ -1,0 +1,152 @@
+"""`moestro up [MODEL]`: inspect, choose settings, start, say how to call it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from moestro.cli.launch import Prepared, prepare
+from moestro.cli.options import address_options, engine_options, json_option, wishes_of
+from moestro.engine import Engine
+from moestro.errors import MoestroError
+from moestro.gateway.client import Answer, EndpointClient
+
+FIRST_PROMPT = "Tell me a short story."
+FIRST_TOKENS = 48
+"""Enough to time decoding; a large model on a CPU says them in seconds."""
+
+LAST_LOG_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAnswer:
+    """What the service did with its first request. `after_start_seconds` counts from the start of
+    the command to the first token; None when there was none."""
+
+    after_start_seconds: float | None
+    tokens_per_second: float | None
+
+
+@click.command(name="up")
+@click.argument("model", default="demo")
+@engine_options
+@address_options
+@json_option
+@click.option("--anyway", is_flag=True, help="Start despite a finding of severity fail.")
+def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **options: Any) -> int:
+    """Serve MODEL (the demo model if none is given) until Ctrl-C.
+
+    Reads the file, chooses settings for this machine and says why, starts the engine, and puts an
+    OpenAI-compatible endpoint in front of it.
+    """
+    from moestro.gateway.server import bind, run
+
+    # The port comes first: a download or a load that ends at a taken port is a waste.
+    listener = bind(host, port)
+    try:
+        prepared = prepare(model, wishes_of(options), anyway=anyway)
+    except BaseException:
+        listener.close()
+        raise
+    if not as_json:
+        from moestro.cli.show_up import show_plan
+
+        show_plan(prepared)
+    return run(_up(prepared, listener, as_json=as_json))
+
+
+def to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+async def _up(prepared: Prepared, listener: socket.socket, *, as_json: bool) -> int:
+    from moestro.engine.llama_cpp.process import LlamaCppEngine
+    from moestro.gateway.server import serve
+    from moestro.gateway.service import Service
+
+    request = prepared.request()
+    engine = LlamaCppEngine(request)
+    service = Service(engine, request)
+    following: list[asyncio.Task[None]] = []
+
+    def on_ready(url: str) -> None:
+        following.append(asyncio.create_task(_announce(prepared, engine, url, as_json=as_json)))
+        following.append(asyncio.create_task(_tell_of_the_end(service, engine)))
+
+    try:
+        await serve(service, listener, on_ready=on_ready)
+    finally:
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+    return 0
+
+
+async def _announce(prepared: Prepared, engine: Engine, url: str, *, as_json: bool) -> None:
+    try:
+        first = await _first_answer(url)
+    except MoestroError as error:
+        to_stderr(f"warning: the first request failed: {error.sentence}")
+        first = FirstAnswer(None, None)
+    if as_json:
+        print(json.dumps(_summary(prepared, engine, url, first), ensure_ascii=False), flush=True)
+        return
+    from moestro.cli.show_up import show_service
+
+    show_service(prepared, engine, url, first)
+
+
+async def _first_answer(url: str) -> FirstAnswer:
+    options = {"max_tokens": FIRST_TOKENS, "temperature": 0}
+    messages = [{"role": "user", "content": FIRST_PROMPT}]
+    first_at: float | None = None
+    async with (
+        EndpointClient(url) as client,
+        client.chat(messages, model=None, options=options) as stream,
+    ):
+        async for _ in stream:
+            first_at = first_at or time.time()
+        answer: Answer = stream.answer
+    after = None if first_at is None else first_at - _command_started_at()
+    return FirstAnswer(after, answer.timings.tokens_per_second)
+
+
+def _command_started_at() -> float:
+    """When this process began, before Python itself was loaded. Seconds since the epoch."""
+    import psutil
+
+    return float(psutil.Process().create_time())
+
+
+async def _tell_of_the_end(service: Any, engine: Engine) -> None:
+    """An engine that dies while it serves is said at once; the endpoint stays and answers 503."""
+    ended = await service.ended()
+    if service.stopping:
+        return
+    to_stderr(f"error: {ended.sentence}")
+    for line in ended.log_tail[-LAST_LOG_LINES:]:
+        to_stderr(f"  {line}")
+    to_stderr("hint: The endpoint answers 503 until you stop it with Ctrl-C and start it again.")
+
+
+def _summary(prepared: Prepared, engine: Engine, url: str, first: FirstAnswer) -> dict[str, Any]:
+    choice = prepared.choice
+    return {
+        "url": f"{url}/v1",
+        "model": prepared.name,
+        "path": str(prepared.path),
+        "engine": {"pid": engine.pid, "started_seconds": engine.started_seconds},
+        "settings": choice.settings.to_json(),
+        "reasons": [reason.to_json() for reason in choice.reasons],
+        "memory": {"weights_bytes": choice.weights_bytes, "cache_bytes": choice.cache_bytes},
+        "first_token_seconds": first.after_start_seconds,
+        "decode_tokens_per_second": first.tokens_per_second,
+        "findings": [finding.to_json() for finding in prepared.findings],
+    }

@@ -1,0 +1,279 @@
+"""A client's request: read within bounds, checked, and otherwise left as it came.
+
+Only what OpenAI defines is checked here, so that a wrong type is a clear 400 that names the field
+whatever the engine would make of it. Fields that we do not know belong to the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from moestro.gateway import failure
+from moestro.gateway.defaults import BODY_IDLE_SECONDS, MAX_BODY_BYTES, MAX_JSON_DEPTH
+from moestro.gateway.failure import RequestFailed
+
+Check = tuple[str, Callable[[Any], bool]]
+
+# Beyond its limit a body is thrown away, not kept, so that the client can finish sending and
+# then read our answer instead of a connection reset.
+_DISCARD_FACTOR = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`body` is what the client sent, byte by byte."""
+
+    body: bytes
+    model: str | None
+    stream: bool
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_strings(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    )
+
+
+def _is_prompt(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(part, str | list) or _is_integer(part) for part in value)
+    )
+
+
+STRING: Check = ("a string", lambda value: isinstance(value, str))
+BOOLEAN: Check = ("true or false", lambda value: isinstance(value, bool))
+INTEGER: Check = ("an integer", _is_integer)
+NUMBER: Check = ("a number", _is_number)
+OBJECT: Check = ("an object", lambda value: isinstance(value, dict))
+ARRAY: Check = ("an array", lambda value: isinstance(value, list))
+STRINGS: Check = ("a string or an array of strings", _is_strings)
+STRING_OR_OBJECT: Check = ("a string or an object", lambda value: isinstance(value, str | dict))
+BIAS: Check = ("an object", lambda value: isinstance(value, dict | list))
+PROMPT: Check = ("a string, an array of strings or an array of tokens", _is_prompt)
+TOP_LOGPROBS: Check = (
+    "an integer from 0 to 20",
+    lambda value: _is_integer(value) and 0 <= value <= 20,
+)
+NOT_HERE: Check = ("left out: it is not supported here", lambda value: value is False)
+
+_COMMON: Mapping[str, Check] = {
+    "model": STRING,
+    "stream": BOOLEAN,
+    "stream_options": OBJECT,
+    "max_tokens": INTEGER,
+    "max_completion_tokens": INTEGER,
+    "n": INTEGER,
+    "seed": INTEGER,
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "frequency_penalty": NUMBER,
+    "presence_penalty": NUMBER,
+    "stop": STRINGS,
+    "logit_bias": BIAS,
+    "user": STRING,
+}
+
+CHAT: Mapping[str, Check] = {
+    **_COMMON,
+    "messages": ARRAY,
+    "tools": ARRAY,
+    "tool_choice": STRING_OR_OBJECT,
+    "parallel_tool_calls": BOOLEAN,
+    "response_format": OBJECT,
+    "logprobs": BOOLEAN,
+    "top_logprobs": TOP_LOGPROBS,
+}
+
+COMPLETION: Mapping[str, Check] = {
+    **_COMMON,
+    "prompt": PROMPT,
+    "logprobs": TOP_LOGPROBS,
+    "echo": NOT_HERE,
+    "suffix": NOT_HERE,
+}
+
+EMBEDDING: Mapping[str, Check] = {
+    "model": STRING,
+    "input": PROMPT,
+    "encoding_format": STRING,
+    "dimensions": INTEGER,
+    "user": STRING,
+}
+
+_REQUIRED = ("messages", "prompt", "input")
+
+
+async def read_body(
+    request: Request,
+    limit_bytes: int = MAX_BODY_BYTES,
+    idle_seconds: float = BODY_IDLE_SECONDS,
+) -> bytes:
+    """The whole body of a request.
+
+    Raises:
+        RequestFailed: 413, 408 or 415.
+        ClientDisconnect: nobody is left to answer.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise RequestFailed(failure.unsupported_encoding(encoding))
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                message = await request.receive()
+        except TimeoutError:
+            raise RequestFailed(failure.body_too_slow(idle_seconds)) from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size <= limit_bytes:
+            pieces.append(piece)
+        else:
+            pieces.clear()
+        last = not message.get("more_body", False)
+        if size > limit_bytes and (last or size > limit_bytes * _DISCARD_FACTOR):
+            raise RequestFailed(failure.body_too_large(limit_bytes))
+        if last:
+            return b"".join(pieces)
+
+
+def parse_call(body: bytes, fields: Mapping[str, Check]) -> Call:
+    """Checks a request against the fields of its route.
+
+    Raises:
+        RequestFailed: 400, with `param` naming the field.
+    """
+    data = _parse_json(body)
+    for name in _REQUIRED:
+        if name in fields and data.get(name) is None:
+            raise RequestFailed(
+                failure.bad_request(f"“{name}” is missing.", param=name, code="missing_field")
+            )
+    for name, (expected, fits) in fields.items():
+        value = data.get(name)
+        if value is not None and not fits(value):
+            raise _wrong(name, expected)
+    if "messages" in fields:
+        _check_messages(data["messages"])
+        _check_tools(data.get("tools") or [])
+    return Call(body=body, model=data.get("model"), stream=data.get("stream") is True)
+
+
+def _wrong(param: str, expected: str) -> RequestFailed:
+    return RequestFailed(
+        failure.bad_request(f"“{param}” must be {expected}.", param=param, code="invalid_type")
+    )
+
+
+def _parse_json(body: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise RequestFailed(
+            failure.bad_request(
+                f"The request body is not UTF-8 (byte {error.start}).", code="invalid_json"
+            )
+        ) from error
+    except RecursionError as error:
+        raise RequestFailed(_too_deep()) from error
+    except ValueError as error:
+        raise RequestFailed(
+            failure.bad_request(
+                f"The request body is not valid JSON: {error}.",
+                code="invalid_json",
+                hint="Send one JSON object.",
+            )
+        ) from error
+    if not isinstance(data, dict):
+        raise RequestFailed(
+            failure.bad_request("The request body must be one JSON object.", code="invalid_json")
+        )
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _deeper_than(data, MAX_JSON_DEPTH):
+        raise RequestFailed(_too_deep())
+    return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _too_deep() -> failure.Failure:
+    return failure.bad_request(
+        f"The request body is nested deeper than {MAX_JSON_DEPTH} levels.", code="too_deep"
+    )
+
+
+def _deeper_than(data: Any, limit: int) -> bool:
+    level = [data]
+    for _ in range(limit):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _check_messages(messages: list[Any]) -> None:
+    if not messages:
+        raise _wrong("messages", "an array of at least one message")
+    for index, message in enumerate(messages):
+        place = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise _wrong(place, "an object")
+        if not isinstance(message.get("role"), str):
+            raise _wrong(f"{place}.role", "a string")
+        _check_content(message.get("content"), f"{place}.content")
+        calls = message.get("tool_calls")
+        if calls is not None and not (isinstance(calls, list) and all(map(_is_tool, calls))):
+            raise _wrong(f"{place}.tool_calls", "an array of function calls")
+
+
+def _check_content(content: Any, place: str) -> None:
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise _wrong(place, "a string or an array of parts")
+    for index, part in enumerate(content):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise _wrong(f"{place}[{index}]", "an object with a type")
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise _wrong(f"{place}[{index}].text", "a string")
+
+
+def _check_tools(tools: list[Any]) -> None:
+    for index, tool in enumerate(tools):
+        if not _is_tool(tool):
+            raise _wrong(f"tools[{index}]", "a function with a name")
+
+
+def _is_tool(tool: Any) -> bool:
+    """A function that is offered, or a call of one: both carry their name in the same place."""
+    if not isinstance(tool, dict) or tool.get("type") != "function":
+        return False
+    function = tool.get("function")
+    return isinstance(function, dict) and isinstance(function.get("name"), str)

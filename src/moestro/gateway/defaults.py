@@ -1,0 +1,22 @@
+"""Numbers of the endpoint that other rooms may need. Imports nothing."""
+
+from __future__ import annotations
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8642
+DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Largest request body. A million tokens of text are about 4 MiB; images travel as base64."""
+
+MAX_JSON_DEPTH = 128
+"""Deepest nesting of a request: engines walk JSON recursively, so a hostile depth stops here."""
+
+BODY_IDLE_SECONDS = 30.0
+"""Longest pause of a client in the middle of its own request body."""
+
+RETRY_AFTER_SECONDS = 2
+"""What a client is told to wait when the engine is not ready."""
+
+DRAIN_SECONDS = 10.0
+"""How long answers in progress may take to finish after SIGTERM."""

@@ -1,0 +1,282 @@
+"""The one error envelope, and every reason for which the gateway sends it.
+
+    {"error": {"message": …, "type": …, "code": …, "param": …, "source": …, "hint"?: …}}
+
+`message`, `type`, `code` and `param` are OpenAI's; its clients pick the exception by HTTP status.
+`source` says who failed: the *request*, the *engine* or the *gateway*.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from moestro.errors import GatewayError
+from moestro.gateway.defaults import RETRY_AFTER_SECONDS
+
+FailureSource = Literal["gateway", "engine", "request"]
+
+INVALID_REQUEST = "invalid_request_error"
+UNAVAILABLE = "unavailable_error"
+SERVER_ERROR = "server_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as a client sees it.
+
+    `retry` False tells OpenAI's clients not to try again where their rule (any status from 500 on)
+    would make them; `details` are numbers that the engine added (`n_ctx`, `n_prompt_tokens`).
+    """
+
+    status: int
+    message: str
+    type: str
+    code: str
+    source: FailureSource
+    param: str | None = None
+    hint: str | None = None
+    retry_after_seconds: int | None = None
+    retry: bool | None = None
+    closes: bool = False
+    details: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "code": self.code,
+            "param": self.param,
+            "source": self.source,
+            **self.details,
+        }
+        if self.hint is not None:
+            error["hint"] = self.hint
+        return {"error": error}
+
+    def body(self) -> bytes:
+        return json.dumps(self.to_json(), ensure_ascii=False).encode()
+
+    def event(self) -> bytes:
+        """The envelope as the last server-sent event of a stream that broke."""
+        return b"data: " + self.body() + b"\n\n"
+
+    def headers(self) -> dict[str, str]:
+        headers = {"content-type": "application/json"}
+        if self.retry_after_seconds is not None:
+            headers["retry-after"] = str(self.retry_after_seconds)
+        if self.retry is not None:
+            headers["x-should-retry"] = "true" if self.retry else "false"
+        if self.closes:
+            headers["connection"] = "close"
+        return headers
+
+
+class RequestFailed(GatewayError):
+    """Carries a `Failure` up to the one place that answers with it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message, hint=failure.hint, code=failure.code)
+        self.failure = failure
+
+
+def bad_request(
+    message: str, *, param: str | None = None, code: str = "invalid_value", hint: str | None = None
+) -> Failure:
+    return Failure(
+        status=400,
+        message=message,
+        type=INVALID_REQUEST,
+        code=code,
+        param=param,
+        hint=hint,
+        source="request",
+    )
+
+
+def body_too_large(limit_bytes: int) -> Failure:
+    return Failure(
+        status=413,
+        message=f"The request body is larger than {limit_bytes} bytes.",
+        type=INVALID_REQUEST,
+        code="body_too_large",
+        source="request",
+        hint="Send a shorter conversation or smaller images.",
+        closes=True,
+    )
+
+
+def body_too_slow(idle_seconds: float) -> Failure:
+    return Failure(
+        status=408,
+        message=f"No more of the request body arrived for {idle_seconds:g} s.",
+        type=INVALID_REQUEST,
+        code="body_timeout",
+        source="request",
+        retry=False,
+        closes=True,
+    )
+
+
+def unsupported_encoding(encoding: str) -> Failure:
+    return Failure(
+        status=415,
+        message=f"Request bodies with content-encoding “{encoding[:40]}” are not read.",
+        type=INVALID_REQUEST,
+        code="unsupported_content_encoding",
+        source="request",
+        hint="Send the JSON uncompressed.",
+    )
+
+
+def unknown_model(name: str, names: Sequence[str]) -> Failure:
+    return Failure(
+        status=404,
+        message=f"The model “{name[:200]}” does not exist here.",
+        type=INVALID_REQUEST,
+        code="model_not_found",
+        param="model",
+        source="request",
+        hint=f"Use one of: {', '.join(names)}.",
+    )
+
+
+def unknown_route(method: str, path: str, routes: Sequence[str]) -> Failure:
+    hint = f"There is: {', '.join(routes)}."
+    if f"/v1{path}" in routes:
+        hint = f"Did you mean /v1{path}? The base URL of an OpenAI client ends in /v1."
+    return Failure(
+        status=404,
+        message=f"There is nothing at {method} {path[:200]}.",
+        type=INVALID_REQUEST,
+        code="unknown_route",
+        source="request",
+        hint=hint,
+    )
+
+
+def wrong_method(method: str, path: str, allowed: str) -> Failure:
+    return Failure(
+        status=405,
+        message=f"{path[:200]} does not take {method}.",
+        type=INVALID_REQUEST,
+        code="method_not_allowed",
+        source="request",
+        hint=f"Use {allowed}.",
+    )
+
+
+def not_supported(message: str, hint: str) -> Failure:
+    return Failure(
+        status=501,
+        message=message,
+        type="not_supported_error",
+        code="not_supported",
+        source="engine",
+        hint=hint,
+        retry=False,
+    )
+
+
+def unavailable(
+    message: str, code: str, *, source: FailureSource = "engine", hint: str | None = None
+) -> Failure:
+    return Failure(
+        status=503,
+        message=message,
+        type=UNAVAILABLE,
+        code=code,
+        source=source,
+        hint=hint,
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def broke_off() -> Failure:
+    return Failure(
+        status=502,
+        message="The engine closed the connection before its answer was complete.",
+        type=SERVER_ERROR,
+        code="engine_broke_off",
+        source="engine",
+        hint="The engine is still running; try again.",
+    )
+
+
+def internal() -> Failure:
+    return Failure(
+        status=500,
+        message="The gateway failed on this request; its log has the details.",
+        type=SERVER_ERROR,
+        code="gateway_failed",
+        source="gateway",
+        retry=False,
+    )
+
+
+_ENGINE_CODES = {
+    "exceed_context_size_error": "context_length_exceeded",
+    "invalid_request_error": "invalid_request",
+    "not_supported_error": "not_supported",
+    "not_found_error": "not_found",
+    "unavailable_error": "engine_unavailable",
+    "server_error": "engine_failed",
+}
+_ENGINE_HINTS = {
+    "exceed_context_size_error": "Shorten the prompt, or restart with a larger --context.",
+}
+_DETAILS_MAX = 8
+
+
+def from_engine(status: int, body: bytes) -> Failure:
+    """What an engine answered instead of a completion, in our envelope and with its status.
+
+    401, 403 and 404 from an engine are our own mistakes (its key, its routes), never the client's:
+    they become 502.
+    """
+    error = _engine_error(body)
+    raw_type = error.get("type")
+    kind = raw_type if isinstance(raw_type, str) else SERVER_ERROR
+    message = error.get("message")
+    if not isinstance(message, str) or not message:
+        message = f"The engine answered with HTTP status {status} and no explanation."
+    if status in (401, 403, 404):
+        return Failure(
+            status=502,
+            message=f"The engine refused the gateway: {message}",
+            type=SERVER_ERROR,
+            code="engine_refused",
+            source="engine",
+            retry=False,
+        )
+    if not 400 <= status <= 599:
+        status = 502
+    details = {
+        key: value
+        for key, value in error.items()
+        if key not in ("code", "status") and isinstance(value, int) and not isinstance(value, bool)
+    }
+    return Failure(
+        status=status,
+        message=message,
+        type=kind,
+        code=_ENGINE_CODES.get(kind, "engine_error"),
+        source="request" if 400 <= status < 500 else "engine",
+        hint=_ENGINE_HINTS.get(kind),
+        retry_after_seconds=RETRY_AFTER_SECONDS if status == 503 else None,
+        retry=False if status == 501 else None,
+        details=dict(list(details.items())[:_DETAILS_MAX]),
+    )
+
+
+def _engine_error(body: bytes) -> Mapping[str, Any]:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return {}
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(error, str):
+        return {"message": error}
+    return error if isinstance(error, dict) else {}

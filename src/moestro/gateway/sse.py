@@ -1,0 +1,67 @@
+"""Server-sent events as bytes: where one ends, and what it carries."""
+
+from __future__ import annotations
+
+DONE = b"[DONE]"
+
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+
+
+class EventTooLarge(ValueError):
+    """An event that never ends."""
+
+
+class EventSplitter:
+    """Cuts a byte stream into whole events, each with the blank line that ends it.
+
+    Chunks of a TCP stream end anywhere, also inside a UTF-8 character; an event is the smallest
+    piece that a client can use. So a stream that breaks is always cut between events, and what
+    follows (an error event) can't be glued to half of one.
+    """
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._rest = bytearray()
+        self._max_event_bytes = max_event_bytes
+
+    @property
+    def rest(self) -> bytes:
+        """Bytes of an event that has not ended yet."""
+        return bytes(self._rest)
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Events completed by this chunk, in order.
+
+        Raises:
+            EventTooLarge: the unfinished event has outgrown its bound.
+        """
+        # Only the last three bytes of the old rest can be part of a new event's end.
+        start = max(0, len(self._rest) - 3)
+        self._rest += chunk
+        events: list[bytes] = []
+        done = 0
+        while (end := _end_of_event(self._rest, max(start, done))) is not None:
+            events.append(bytes(self._rest[done:end]))
+            done = end
+        if done:
+            del self._rest[:done]
+        if len(self._rest) > self._max_event_bytes:
+            raise EventTooLarge(f"an event of more than {self._max_event_bytes} bytes")
+        return events
+
+
+def _end_of_event(buffer: bytearray, start: int) -> int | None:
+    newline = buffer.find(b"\n\n", start)
+    crlf = buffer.find(b"\r\n\r\n", start)
+    if crlf >= 0 and (newline < 0 or crlf < newline):
+        return crlf + 4
+    return newline + 2 if newline >= 0 else None
+
+
+def event_data(event: bytes) -> bytes | None:
+    """The `data` of an event, its lines joined; None for a comment or a keep-alive."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+        return event[6:-2]  # what engines send: one line
+    lines = [
+        line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")
+    ]
+    return b"\n".join(lines) if lines else None

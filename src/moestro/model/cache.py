@@ -1,0 +1,135 @@
+"""What a sequence keeps in memory: key-value cells and recurrent states, layer by layer.
+
+The formulae are those of llama.cpp's caches (`llama-kv-cache*.cpp`, `llama-hparams.cpp`):
+
+- Full attention: one cell per token, `key_width + value_width` values.
+  Grouped queries: both are `n_kv_heads · head_dim`. Latent attention (MLA) keeps one latent vector
+  and its rotary part, `kv_lora + rope`, and no value: that is a part of the key.
+- Window attention: cells for `window + ubatch` tokens at most, rounded up to 256.
+- Compressed attention (DeepSeek-V4): one cell for each `tokens_per_cell` tokens.
+- Recurrent layers: a state of fixed size per sequence, in f32.
+
+The context of one stream is rounded up to 256 cells, as the engine does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moestro.model.ggml_types import BY_NAME
+
+CELL_PADDING = 256
+DEFAULT_UBATCH = 512
+
+
+class LayerKind(StrEnum):
+    ATTENTION = "attention"
+    WINDOW = "window"
+    LATENT = "latent"
+    COMPRESSED = "compressed"
+    RECURRENT = "recurrent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class KvStore:
+    """One table of cells. Widths are in values per cell; a latent store has no values (0).
+
+    `window` bounds the cells by that many tokens (plus one ubatch); None grows with the context.
+    """
+
+    key_width: int
+    value_width: int = 0
+    window: int | None = None
+    tokens_per_cell: int = 1
+
+    def cell_bytes(self, type_k: str, type_v: str) -> int:
+        return _row_bytes(type_k, self.key_width) + _row_bytes(type_v, self.value_width)
+
+    def cells(self, context: int, ubatch: int, streams_in_window: int = 1) -> int:
+        """Cells for one stream that can reach `context` tokens (already padded)."""
+        if self.window is not None:
+            return _padded(min(context, self.window * streams_in_window + ubatch))
+        if self.tokens_per_cell == 1:
+            return context
+        return _padded(-(-context // self.tokens_per_cell))
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block. `state_bytes` is the recurrent state of one sequence."""
+
+    index: int
+    kind: LayerKind
+    stores: tuple[KvStore, ...] = ()
+    state_bytes: int = 0
+    mtp: bool = False
+
+
+def cache_bytes(
+    layers: Iterable[Layer],
+    context: int,
+    parallel: int = 1,
+    type_k: str = "f16",
+    type_v: str = "f16",
+    *,
+    ubatch: int = DEFAULT_UBATCH,
+    unified: bool = False,
+) -> int:
+    """Bytes of the cache for `parallel` streams of `context` tokens each, recurrent state included.
+
+    `unified` streams share one table of `context · parallel` cells.
+    """
+    total = 0
+    cells_asked = _padded(context * parallel) if unified else _padded(context)
+    for layer in layers:
+        for store in layer.stores:
+            cell_bytes = store.cell_bytes(type_k, type_v)
+            if unified:
+                total += cell_bytes * store.cells(cells_asked, ubatch, parallel)
+            else:
+                total += cell_bytes * store.cells(cells_asked, ubatch) * parallel
+        total += layer.state_bytes * parallel
+    return total
+
+
+def bytes_per_token(layers: Iterable[Layer], type_k: str = "f16", type_v: str = "f16") -> int:
+    """By how much the cache grows with each token of a long context: windows and recurrent states,
+    which do not grow, are not in it."""
+    growing = [store for layer in layers for store in layer.stores if store.window is None]
+    # Compressed tables grow by a part of a cell; the parts are added before they are rounded.
+    parts = sum(
+        store.cell_bytes(type_k, type_v) * 4096 // store.tokens_per_cell for store in growing
+    )
+    return -(-parts // 4096)
+
+
+def window_bytes(
+    layers: Iterable[Layer],
+    type_k: str = "f16",
+    type_v: str = "f16",
+    *,
+    ubatch: int = DEFAULT_UBATCH,
+) -> int:
+    """Bytes of all windows of one sequence once its context is longer than they are."""
+    return sum(
+        store.cell_bytes(type_k, type_v) * _padded(store.window + ubatch)
+        for layer in layers
+        for store in layer.stores
+        if store.window is not None
+    )
+
+
+def state_bytes(layers: Iterable[Layer]) -> int:
+    """Bytes of recurrent state of one sequence."""
+    return sum(layer.state_bytes for layer in layers)
+
+
+def _row_bytes(type_name: str, width: int) -> int:
+    return BY_NAME[type_name.upper()].row_bytes(width)
+
+
+def _padded(cells: int) -> int:
+    return -(-cells // CELL_PADDING) * CELL_PADDING

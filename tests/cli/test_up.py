@@ -1,0 +1,368 @@
+"""`moestro up` as a whole process: what a person starts, calls, kills and gets wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import openai
+import psutil
+import pytest
+
+from moestro.demo import model_path
+from tests.smollm import smollm
+from tests.tiny_models import write_tiny
+
+START_SECONDS = 60
+"""A guard against hanging, not a speed target."""
+
+
+class Up:
+    """A running `moestro up --json`."""
+
+    def __init__(self, process: subprocess.Popen[str], report: dict[str, Any]) -> None:
+        self.process = process
+        self.report = report
+        self.url: str = report["url"]
+        self.root = self.url.removesuffix("/v1")
+        self.engine_pid: int = report["engine"]["pid"]
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=60)
+
+    def health(self) -> httpx.Response:
+        return httpx.get(f"{self.root}/health", timeout=5)
+
+
+@contextmanager
+def up(*arguments: str) -> Iterator[Up]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moestro", "up", *arguments, "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    guard = threading.Timer(START_SECONDS, process.kill)
+    guard.start()
+    try:
+        line = process.stdout.readline()
+        guard.cancel()
+        if not line:
+            pytest.fail(f"up ended before it was ready: {process.stderr.read()}")
+        yield Up(process, json.loads(line))
+    finally:
+        guard.cancel()
+        process.terminate()
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+
+
+def moestro(*arguments: str, timeout: float = START_SECONDS) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "moestro", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+
+
+def until(condition: Any, seconds: float) -> float:
+    """Waits for a condition and returns how long that took."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > seconds:
+            pytest.fail(f"it did not happen within {seconds} s")
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Up]:
+    """`moestro up` without a model."""
+    with up() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny("qwen35moe", tmp_path_factory.mktemp("tiny"))
+
+
+def test_report_follows_the_plan(demo: Up) -> None:
+    report = demo.report
+    assert report["model"] == "moestro-demo"
+    assert Path(report["path"]) == model_path()
+    assert report["first_token_seconds"] > 0
+    assert report["settings"]["mtp_depth"] == 0
+    assert {reason["setting"] for reason in report["reasons"]} <= set(report["settings"])
+    assert report["memory"]["weights_bytes"] > 0
+    assert report["findings"] == []
+
+
+def test_openai_client_lists_the_model(demo: Up) -> None:
+    (model,) = demo.client().models.list().data
+    assert model.id == "moestro-demo"
+    assert demo.client().models.retrieve("moestro-demo").owned_by == "moestro"
+
+
+def test_openai_client_streams_a_story(demo: Up) -> None:
+    stream = demo.client().chat.completions.create(
+        model="moestro-demo",
+        messages=[{"role": "user", "content": "Tell me a short story."}],
+        temperature=0,
+        max_tokens=300,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    pieces, finished, usage = [], None, None
+    for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            pieces.append(choice.delta.content or "")
+            finished = choice.finish_reason or finished
+    story = "".join(pieces)
+    assert sum(1 for piece in pieces if piece) > 10
+    assert finished == "stop"
+    assert usage is not None
+    assert usage.completion_tokens > 30
+    # Sentences of words, with an end.
+    assert len(re.findall(r"[A-Z][^.!?]*[a-z][.!?]", story)) >= 3, story
+
+
+@pytest.mark.parametrize(("first", "second"), [(47, 38), (12, 30), (99, 1), (25, 25), (64, 29)])
+def test_the_demo_model_adds(demo: Up, first: int, second: int) -> None:
+    reply = demo.client().chat.completions.create(
+        model="moestro-demo",
+        messages=[{"role": "user", "content": f"What is {first} + {second}?"}],
+        temperature=0,
+        max_tokens=40,
+    )
+    answer = reply.choices[0].message.content or ""
+    assert str(first + second) in re.findall(r"\d+", answer), answer
+
+
+def test_openai_client_gets_a_tool_call(demo: Up) -> None:
+    tool: Any = {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get the current weather in a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "Name of the city."}},
+                "required": ["city"],
+            },
+        },
+    }
+    reply = demo.client().chat.completions.create(
+        model="moestro-demo",
+        messages=[{"role": "user", "content": "What is the weather in Paris?"}],
+        tools=[tool],
+        temperature=0,
+        max_tokens=120,
+    )
+    (choice,) = reply.choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.tool_calls is not None
+    (call,) = choice.message.tool_calls
+    assert call.type == "function"
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+
+
+def test_mtp_drafts_and_changes_nothing_at_temperature_zero(demo: Up) -> None:
+    question = {
+        "messages": [{"role": "user", "content": "Tell me a short story."}],
+        "temperature": 0,
+        "max_tokens": 60,
+    }
+    plain = httpx.post(f"{demo.url}/chat/completions", json=question, timeout=60).json()
+    with up("--mtp", "1") as drafting:
+        drafted = httpx.post(f"{drafting.url}/chat/completions", json=question, timeout=60).json()
+    assert drafted["timings"]["draft_n"] > 0
+    assert drafted["timings"]["draft_n_accepted"] > 0
+    said = [answer["choices"][0]["message"]["content"] for answer in (plain, drafted)]
+    # Batched arithmetic may tip a near-tie; the first sentence has none.
+    assert said[0][:40] == said[1][:40]
+
+
+def test_a_second_real_model() -> None:
+    """SmolLM2-135M-Instruct: another architecture, tokenizer and template, made elsewhere."""
+    with up(str(smollm()), "--context", "2048", "--parallel", "1") as running:
+        assert running.report["model"] == "SmolLM2-135M-Instruct.Q4_1"
+        text = running.client().completions.create(
+            model="default", prompt="The capital of France is", temperature=0, max_tokens=5
+        )
+        assert text.choices[0].text.startswith(" Paris")
+        reply = running.client().chat.completions.create(
+            model="default",
+            messages=[{"role": "user", "content": "Tell me about the sun."}],
+            temperature=0,
+            max_tokens=40,
+        )
+        assert "star" in (reply.choices[0].message.content or "")
+
+
+def test_no_engine_outlives_a_killed_parent(tiny: Path) -> None:
+    with up(str(tiny)) as running:
+        assert psutil.pid_exists(running.engine_pid)
+        running.process.kill()
+        until(lambda: gone(running.engine_pid), seconds=5)
+
+
+def test_a_killed_engine_turns_health_red_and_fails_who_waits(tiny: Path) -> None:
+    with up(str(tiny), "--parallel", "1") as running:
+        assert running.health().status_code == 200
+        errors: list[openai.APIStatusError] = []
+
+        def ask() -> None:
+            try:
+                running.client().completions.create(model="default", prompt="x", max_tokens=4000)
+            except openai.APIStatusError as error:
+                errors.append(error)
+
+        # One generates, the other waits for its turn.
+        waiting = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.5)
+        os.kill(running.engine_pid, signal.SIGKILL)
+        until(lambda: running.health().status_code == 503, seconds=2)
+        for thread in waiting:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+        assert [error.status_code for error in errors] == [503, 503]
+        assert all(isinstance(error.body, dict) and error.body["message"] for error in errors)
+        assert running.client().models.list().data[0].owned_by == "moestro"
+        with pytest.raises(openai.InternalServerError) as caught:
+            running.client().completions.create(model="default", prompt="x", max_tokens=1)
+        assert caught.value.status_code == 503
+
+
+def test_a_stop_leaves_nothing_behind(tiny: Path) -> None:
+    with up(str(tiny)) as running:
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(timeout=20) == 0
+        assert gone(running.engine_pid)
+
+
+def test_what_a_person_sees(tiny: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moestro", "up", str(tiny), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert process.stdout is not None
+    lines = []
+    guard = threading.Timer(START_SECONDS, process.kill)
+    guard.start()
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if line.startswith("Ctrl-C"):
+            break
+    guard.cancel()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    text = "\n".join(lines)
+    assert errors == ""
+    assert max(len(line) for line in lines) <= 80, text
+    for word in ("qwen35moe", "2 of 8 experts", "because", "/v1/chat/completions", "moestro chat"):
+        assert word in text, text
+
+
+@pytest.fixture
+def wrong(tmp_path: Path, tiny: Path, request: pytest.FixtureRequest) -> str:
+    """A MODEL that is wrong in the way that the test's parameter names."""
+    kind = request.param
+    path = tmp_path / f"{kind}.gguf"
+    if kind == "text":
+        path.write_text("This is not a model.\n" * 50, encoding="utf-8")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        path.write_bytes(tiny.read_bytes()[:-5000])
+    elif kind == "split-part-missing":
+        path = tmp_path / "model-00001-of-00003.gguf"
+        path.write_bytes(tiny.read_bytes())
+    elif kind == "mtp-tensors-missing":
+        write_tiny("qwen35moe", tmp_path, filename=path.name, skip=("nextn", "blk.4."))
+    elif kind == "gating-lost":
+        write_tiny("deepseek2", tmp_path, filename=path.name, drop_keys=GATING_KEYS)
+    return str(path)
+
+
+GATING_KEYS = ("deepseek2.expert_gating_func",)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ("absent", "model-not-found"),
+        ("text", "not-a-model"),
+        ("empty", "not-a-model"),
+        ("truncated", "model-truncated"),
+        ("split-part-missing", "model-part-missing"),
+        ("mtp-tensors-missing", "mtp-tensors-missing"),
+        ("gating-lost", "gating-function-lost"),
+    ],
+    indirect=["wrong"],
+)
+def test_a_wrong_model_is_one_sentence_and_a_hint(wrong: str, code: str) -> None:
+    done = moestro("up", wrong, "--port", "0", "--json")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == code, error
+    assert error["message"].endswith((".", "!"))
+    assert error["hint"]
+
+
+def test_a_taken_port_is_said_before_the_model_is_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = moestro("up", "absent.gguf", "--port", str(other.getsockname()[1]))
+    assert done.returncode == 1
+    assert "taken" in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_too_much_context_is_refused_with_numbers() -> None:
+    done = moestro("up", str(smollm()), "--context", "1000000000", "--port", "0")
+    assert done.returncode == 1
+    assert "does not fit" in done.stderr
+    assert "GiB" in done.stderr
+
+
+def test_contradictory_wishes_are_refused(tiny: Path) -> None:
+    done = moestro("up", str(smollm()), "--mtp", "2", "--port", "0", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["code"] == "mtp-absent"

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import xllamacpp
+
+from moestro.engine import EngineRequest
+from moestro.engine.llama_cpp.child import request_from_json, request_to_json
+from moestro.engine.llama_cpp.params import server_params
+from moestro.planning import Settings
+from moestro.planning.settings import CacheType
+from moestro.units import MIB
+
+SETTINGS = Settings(context=3000, parallel=3, threads=5)
+REQUEST = EngineRequest(Path("a model.gguf"), "name", SETTINGS)
+
+
+def build(*, accelerated: bool = False, projector: Path | None = None, **changes: object):
+    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    request = replace(REQUEST, settings=settings, projector=projector)
+    return server_params(request, api_key="secret", accelerated=accelerated)
+
+
+def test_what_is_asked_for_is_what_the_engine_is_told():
+    params = build(cache_type_k="q8_0", cache_type_v="q4_0", ubatch=256, context_checkpoints=4)
+    assert params.model.path == "a model.gguf"
+    assert params.model_alias == {"name"}
+    assert params.n_ctx == 9000
+    assert params.n_parallel == 3
+    assert params.kv_unified is False
+    assert params.cache_type_k == xllamacpp.ggml_type.GGML_TYPE_Q8_0
+    assert params.cache_type_v == xllamacpp.ggml_type.GGML_TYPE_Q4_0
+    assert params.n_ubatch == 256
+    assert params.cpuparams.n_threads == 5
+    assert params.cpuparams_batch.n_threads == 5
+    assert params.n_ctx_checkpoints == 4
+
+
+def test_it_listens_on_loopback_only_behind_a_key():
+    params = build()
+    assert params.hostnames == ["127.0.0.1"]
+    assert params.port == 0
+    assert params.api_keys == ["secret"]
+    assert params.ui is False
+    assert params.use_jinja is True
+
+
+@pytest.mark.parametrize("name", get_args(CacheType))
+def test_every_cache_type_exists_in_the_engine(name: str):
+    assert build(cache_type_k=name).cache_type_k.name == f"GGML_TYPE_{name.upper()}"
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "mib"), [(0, 0), (1, 1), (64 * MIB, 64), (64 * MIB + 1, 65)]
+)
+def test_prompt_cache_is_bounded_and_off_by_default(size_bytes: int, mib: int):
+    params = build(prompt_cache_bytes=size_bytes)
+    assert params.cache_ram_mib == mib
+    assert params.cache_idle_slots is (mib > 0)
+
+
+def test_without_mtp_its_layers_are_not_loaded():
+    params = build(mtp_depth=0)
+    assert params.load_mtp is False
+    assert params.speculative.types == [
+        xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NONE
+    ]
+
+
+def test_with_mtp_they_draft():
+    params = build(mtp_depth=2)
+    assert params.load_mtp is True
+    assert params.speculative.types == [
+        xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_MTP
+    ]
+    assert params.speculative.draft.n_max == 2
+
+
+@pytest.mark.parametrize(
+    ("accelerated", "gpu_layers", "fits", "told"),
+    [(False, None, False, -1), (True, None, True, -1), (True, 7, False, 7), (False, 0, False, 0)],
+)
+def test_the_fitter_runs_only_where_it_has_a_choice(
+    accelerated: bool, gpu_layers: int | None, fits: bool, told: int
+):
+    params = build(accelerated=accelerated, gpu_layers=gpu_layers)
+    assert params.fit_params is fits
+    assert params.n_gpu_layers == told
+
+
+def test_projector():
+    assert build(projector=Path("eyes.gguf")).mmproj.path == "eyes.gguf"
+    assert build().mmproj.path == ""
+
+
+def test_a_request_survives_the_pipe():
+    request = replace(REQUEST, projector=Path("eyes.gguf"))
+    assert request_from_json(request_to_json(request)) == request
+    assert request_from_json(request_to_json(REQUEST)) == REQUEST

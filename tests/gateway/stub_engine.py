@@ -1,0 +1,199 @@
+"""An engine without a model: real HTTP on loopback, and behaviour that a test chooses.
+
+What it does with a request stands in the request itself, under `stub` (or else in `script`):
+
+    {"stub": {"tokens": 3, "pause": 0.01}}         so many events, with a pause before each
+    {"stub": {"die_after": 2}}                     the process "ends" after two events
+    {"stub": {"cut_after": 2}}                     the connection breaks, the engine lives on
+    {"stub": {"stop_after": 2}}                    a proper end of the body, but without [DONE]
+    {"stub": {"error_after": 2}}                   an error event in the stream
+    {"stub": {"bytes": 1}}                         the stream is sent in pieces of so many bytes
+    {"stub": {"status": 400, "body": "…"}}         this answer
+    {"stub": {"hang": true}}                       nothing, for ever
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from moestro.engine import EngineExit, EngineRequest, EngineState
+from moestro.errors import EngineStartFailed
+from moestro.planning import Settings
+
+KEY = "stub-engine-key"
+WORDS = ("Grüß", " Gott", " 🦙", " 日本", "語", " ok")
+
+
+def stub_request(name: str = "stub-model", model: str = "/models/stub-file.gguf") -> EngineRequest:
+    return EngineRequest(
+        model=Path(model), name=name, settings=Settings(context=512, parallel=2, threads=1)
+    )
+
+
+class StubEngine:
+    """Follows `moestro.engine.Engine`."""
+
+    def __init__(self, *, start_seconds: float = 0.0, fails: str | None = None) -> None:
+        self.state = EngineState.STARTING
+        self.pid = None
+        self.address = ""
+        self.api_key = KEY
+        self.started_seconds: float | None = None
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.script: dict[str, Any] = {}
+        self.active = 0
+        self.cancelled = 0
+        self._start_seconds = start_seconds
+        self._fails = fails
+        self._end: asyncio.Event = asyncio.Event()
+        self._exit: EngineExit | None = None
+        self._runner: web.AppRunner | None = None
+        self._transports: set[asyncio.Transport] = set()
+
+    async def start(self, timeout_seconds: float | None = None) -> None:
+        waiting = asyncio.create_task(self._end.wait())
+        await asyncio.wait((waiting,), timeout=self._start_seconds)
+        waiting.cancel()
+        if self._end.is_set():
+            raise EngineStartFailed("The engine was stopped while it loaded.")
+        if self._fails:
+            await self._finish(EngineState.FAILED, EngineExit(self._fails, 1, None))
+            raise EngineStartFailed(self._fails)
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/completions", self._complete)
+        # Handlers are cancelled when their client goes: that is what a test looks for.
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.address = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.state = EngineState.READY
+        self.started_seconds = self._start_seconds
+
+    async def wait(self) -> EngineExit:
+        await self._end.wait()
+        assert self._exit is not None
+        return self._exit
+
+    async def stop(self, grace_seconds: float = 5.0) -> None:
+        await self._finish(EngineState.STOPPED, EngineExit("Stopped as asked.", 0, None))
+
+    async def kill(self) -> None:
+        """What `kill -9` does: every connection breaks, and the exit is noticed."""
+        await self._finish(
+            EngineState.FAILED, EngineExit("The engine was killed (SIGKILL).", None, "SIGKILL")
+        )
+
+    async def _finish(self, state: EngineState, exit_: EngineExit) -> None:
+        if self._exit is None:
+            self._exit = exit_
+            self.state = state
+        self._end.set()
+        for transport in tuple(self._transports):
+            transport.abort()
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    def log_tail(self, lines: int = 50) -> tuple[str, ...]:
+        return ()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        self._check_key(request)
+        return web.json_response({"data": [{"id": "stub", "meta": {"n_ctx": 480}}]})
+
+    def _check_key(self, request: web.Request) -> None:
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            raise web.HTTPUnauthorized(text='{"error": {"message": "Invalid API Key"}}')
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        self._check_key(request)
+        data = await request.json()
+        self.requests.append(data)
+        self.headers.append(dict(request.headers))
+        assert request.transport is not None
+        self._transports.add(request.transport)
+        self.active += 1
+        try:
+            return await self._play(request, data, data.get("stub", self.script))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.active -= 1
+            self._transports.discard(request.transport)
+
+    async def _play(
+        self, request: web.Request, data: dict[str, Any], script: dict[str, Any]
+    ) -> web.StreamResponse:
+        if script.get("hang"):
+            await asyncio.Event().wait()
+        if "status" in script:
+            return web.Response(
+                status=script["status"],
+                text=script.get("body", ""),
+                content_type="application/json",
+            )
+        count = script.get("tokens", 3)
+        if not data.get("stream"):
+            await asyncio.sleep(script.get("pause", 0) * count)
+            text = "".join(WORDS[index % len(WORDS)] for index in range(count))
+            return web.json_response(whole(text), headers={"X-Engine-Secret": "1"})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for index in range(count):
+            await asyncio.sleep(script.get("pause", 0))
+            if index == script.get("die_after"):
+                asyncio.get_running_loop().call_soon(asyncio.ensure_future, self.kill())
+                await asyncio.sleep(60)
+            if index == script.get("cut_after"):
+                await response.write(b'data: {"half of an ev')
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            if index == script.get("stop_after"):
+                return response
+            if index == script.get("error_after"):
+                error = {"code": 500, "message": "out of slots", "type": "server_error"}
+                await response.write(f"data: {json.dumps({'error': error})}\n\n".encode())
+                return response
+            await self._send(response, chunk(WORDS[index % len(WORDS)]), script.get("bytes"))
+        await self._send(response, b"data: [DONE]\n\n", script.get("bytes"))
+        return response
+
+    async def _send(self, response: web.StreamResponse, event: bytes, size: int | None) -> None:
+        size = size or len(event)
+        for start in range(0, len(event), size):
+            await response.write(event[start : start + size])
+            await asyncio.sleep(0)
+
+
+def chunk(text: str) -> bytes:
+    delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    data = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "stub-model"}
+    return f"data: {json.dumps(data | {'choices': [delta]}, ensure_ascii=False)}\n\n".encode()
+
+
+def whole(text: str) -> dict[str, Any]:
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "stub-model",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5},
+    }

@@ -1,0 +1,216 @@
+"""The client that `run` and `chat` use, against our gateway and against strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from moestro.errors import GatewayError, UsageError
+from moestro.gateway.client import EndpointClient, normal_url
+from tests.gateway.conftest import Gateway
+from tests.gateway.stub_engine import WORDS
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@asynccontextmanager
+async def stranger(
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+def events(*data: object, done: bool = True) -> Callable[[web.Request], Awaitable[web.Response]]:
+    lines = [f"data: {json.dumps(entry)}\n\n" for entry in data] + ["data: [DONE]\n\n"] * done
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text="".join(lines), content_type="text/event-stream")
+
+    return answer
+
+
+def delta(**fields: object) -> dict[str, object]:
+    return {"model": "m", "choices": [{"delta": fields, "finish_reason": None}]}
+
+
+async def test_an_answer_comes_in_pieces_and_is_kept(gateway: Gateway) -> None:
+    async with EndpointClient(gateway.url) as client:
+        options = {"stub": {"tokens": 4}, "temperature": 0}
+        async with client.chat(HELLO, model="default", options=options) as stream:
+            pieces = [piece.text async for piece in stream]
+    assert pieces == list(WORDS[:4])
+    assert stream.answer.text == "".join(WORDS[:4])
+    (sent,) = gateway.engine.requests
+    assert (sent["messages"], sent["model"], sent["temperature"]) == (HELLO, "default", 0)
+    assert sent["stream"] is True
+
+
+async def test_usage_reason_and_rate() -> None:
+    answer = events(
+        delta(role="assistant", content=None),
+        delta(reasoning_content="hm"),
+        delta(content="yes"),
+        {"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}},
+    )
+    async with (
+        stranger(answer) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        pieces = [piece async for piece in stream]
+    assert len(pieces) == 2
+    result = stream.answer
+    assert (result.text, result.reasoning, result.model) == ("yes", "hm", "m")
+    assert result.finish_reason == "stop"
+    assert result.usage is not None
+    assert result.usage["completion_tokens"] == 2
+    timings = result.timings
+    assert timings.time_to_first_token_seconds is not None
+    assert 0 < timings.time_to_first_token_seconds <= timings.total_seconds
+    assert timings.tokens_per_second is not None
+    assert timings.tokens_per_second > 0
+    assert set(result.to_json()["timings"]) == {
+        "time_to_first_token_seconds", "total_seconds", "tokens_per_second",
+    }  # fmt: skip
+
+
+async def test_what_nobody_counted_is_unknown_and_not_zero() -> None:
+    async with (
+        stranger(events(delta(content="a"))) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        assert [piece.text async for piece in stream] == ["a"]
+    assert stream.answer.usage is None
+    assert stream.answer.finish_reason is None
+    assert stream.answer.timings.tokens_per_second is None
+
+
+async def test_leaving_early_ends_the_generation(gateway: Gateway) -> None:
+    async with EndpointClient(gateway.url) as client:
+        options = {"stub": {"tokens": 10_000, "pause": 0.01}}
+        async with client.chat(HELLO, options=options) as stream:
+            async for _ in stream:
+                break
+        assert stream.answer.text == WORDS[0]
+        async with asyncio.timeout(10):
+            while gateway.engine.active:
+                await asyncio.sleep(0.01)
+
+
+async def test_nothing_answers() -> None:
+    async with EndpointClient("http://127.0.0.1:9") as client:
+        with pytest.raises(GatewayError) as listing:
+            await client.models()
+        with pytest.raises(GatewayError) as asking:
+            async with client.chat(HELLO):
+                pass
+    for caught in (listing, asking):
+        assert caught.value.code == "endpoint-unreachable"
+        assert "moestro up" in (caught.value.hint or "")
+
+
+async def test_a_refusal_is_passed_on_in_its_own_words(gateway: Gateway) -> None:
+    async with EndpointClient(gateway.url) as client:
+        with pytest.raises(GatewayError, match="does not exist here") as caught:
+            async with client.chat(HELLO, model="gpt-4"):
+                pass
+    assert caught.value.code == "model-not-found"
+    assert "stub-model" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [({"die_after": 2}, "engine-gone"), ({"cut_after": 2}, "engine-broke-off")],
+)
+async def test_an_answer_that_breaks_is_an_error_and_keeps_its_beginning(
+    gateway: Gateway, script: dict[str, int], code: str
+) -> None:
+    async with EndpointClient(gateway.url) as client:
+        options = {"stub": {"tokens": 5, **script}}
+        async with client.chat(HELLO, options=options) as stream:
+            with pytest.raises(GatewayError) as caught:
+                async for _ in stream:
+                    pass
+    assert caught.value.code == code
+    assert stream.answer.text == "".join(WORDS[:2])
+
+
+async def test_a_stream_without_an_end_is_an_error() -> None:
+    async with (
+        stranger(events(delta(content="a"), done=False)) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        with pytest.raises(GatewayError) as caught:
+            async for _ in stream:
+                pass
+    assert caught.value.code == "endpoint-broke-off"
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", '{"data": 5}', '{"data": [5]}', "", "null"])
+async def test_what_is_no_endpoint_is_called_so(body: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=body)
+
+    async with stranger(answer) as url, EndpointClient(url) as client:
+        with pytest.raises(GatewayError) as caught:
+            await client.models()
+    assert caught.value.code == "not-an-endpoint"
+
+
+@pytest.mark.parametrize("event", [b"data: {\n\n", b"data: 5\n\n"])
+async def test_a_stream_of_nonsense_is_called_so(event: bytes) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=event)
+
+    async with (
+        stranger(answer) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        with pytest.raises(GatewayError) as caught:
+            async for _ in stream:
+                pass
+    assert caught.value.code == "not-an-endpoint"
+
+
+async def test_a_refusal_without_words() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"detail": "no"}, status=418)
+
+    async with stranger(answer) as url, EndpointClient(url) as client:
+        with pytest.raises(GatewayError, match="418"):
+            await client.models()
+
+
+@pytest.mark.parametrize(
+    ("typed", "url"),
+    [
+        ("http://127.0.0.1:8642", "http://127.0.0.1:8642"),
+        ("localhost:8642/", "http://localhost:8642"),
+        ("https://host/v1", "https://host"),
+        ("host/v1/", "http://host"),
+        ("http://[::1]:80/base/v1", "http://[::1]:80/base"),
+    ],
+)
+def test_addresses_as_people_type_them(typed: str, url: str) -> None:
+    assert normal_url(typed) == url
+
+
+@pytest.mark.parametrize("typed", ["", "ftp://x", "http://", "http://a:b", "http://[::1", "x:99999"])
+def test_what_is_no_address(typed: str) -> None:
+    with pytest.raises(UsageError):
+        normal_url(typed)

@@ -1,0 +1,352 @@
+"""The endpoint in front of the real engine, called by the official `openai` client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+
+from moestro import demo
+from moestro.cli.loop_thread import LoopThread
+from moestro.engine import EngineRequest, EngineState
+from moestro.engine.llama_cpp.process import LlamaCppEngine
+from moestro.gateway.server import bind, serving
+from moestro.gateway.service import Service
+from moestro.planning import Settings
+from tests.tiny_models import write_tiny
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
+
+
+@dataclass
+class Place:
+    url: str
+    engine: LlamaCppEngine
+    service: Service
+    openai: openai.OpenAI
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        return get(f"{self.url}/health")
+
+
+def get(url: str, key: str | None = None) -> tuple[int, dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[..., Any]]:
+    """Starts gateways on an event loop beside the test, because the client blocks."""
+    with LoopThread() as loop:
+
+        def start(model: Path, name: str, **settings: Any) -> Any:
+            @contextmanager
+            def running() -> Iterator[Place]:
+                chosen = Settings(context=1024, parallel=2, threads=2, gpu_layers=0, **settings)
+                request = EngineRequest(model, name, chosen)
+                engine = LlamaCppEngine(request)
+                service = Service(engine, request)
+                client = openai.OpenAI(
+                    api_key="a-key-of-the-user", base_url="http://placeholder", max_retries=0
+                )
+                with (
+                    loop.entered(serving(service, bind(port=0))) as url,
+                    client.with_options(base_url=f"{url}/v1") as placed,
+                ):
+                    yield Place(url, engine, service, placed)
+                client.close()
+
+            return running()
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny("qwen35moe", tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def place(serve: Callable[..., Any], tiny: Path) -> Iterator[Place]:
+    with serve(tiny, "tiny-moe") as running:
+        yield running
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> float:
+    """Seconds until the condition held."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < seconds, "waited in vain"
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def busy_slots(place: Place) -> int:
+    status, slots = get(f"{place.engine.address}/slots", place.engine.api_key)
+    assert status == 200
+    return sum(bool(slot["is_processing"]) for slot in slots)
+
+
+def test_models(place: Place) -> None:
+    (model,) = place.openai.models.list().data
+    assert (model.id, model.object, model.owned_by) == ("tiny-moe", "model", "moestro")
+    extra = model.model_dump()
+    assert extra["context_length"] == 1024
+    assert extra["parallel"] == 2
+    assert place.openai.models.retrieve("default").id == "tiny-moe"
+
+
+def test_chat(place: Place) -> None:
+    answer = place.openai.chat.completions.create(
+        model="tiny-moe", messages=HELLO, max_tokens=6, temperature=0
+    )
+    assert answer.model == "tiny-moe"
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.usage is not None
+    assert 1 <= answer.usage.completion_tokens <= 6
+    assert answer._request_id is not None
+    assert answer._request_id.startswith("req_")
+
+
+def test_a_streamed_answer_is_the_whole_one_in_pieces(place: Place) -> None:
+    settings: dict[str, Any] = {
+        "model": "default", "messages": HELLO, "max_tokens": 24, "temperature": 0, "seed": 1,
+    }  # fmt: skip
+    whole = place.openai.chat.completions.create(**settings).choices[0].message.content
+    pieces, usage = [], None
+    with place.openai.chat.completions.create(
+        **settings, stream=True, stream_options={"include_usage": True}
+    ) as stream:
+        for event in stream:
+            pieces += [choice.delta.content or "" for choice in event.choices]
+            usage = event.usage or usage
+    assert "".join(pieces) == whole
+    assert len([piece for piece in pieces if piece]) > 1
+    assert usage is not None
+
+
+def test_completions_whole_and_streamed(place: Place) -> None:
+    settings: dict[str, Any] = {
+        "model": "default", "prompt": "Once", "max_tokens": 8, "temperature": 0,
+    }  # fmt: skip
+    whole = place.openai.completions.create(**settings).choices[0].text
+    with place.openai.completions.create(**settings, stream=True) as stream:
+        assert "".join(event.choices[0].text for event in stream) == whole
+
+
+def test_a_grammar_and_other_extras_reach_the_engine(place: Place) -> None:
+    answer = place.openai.chat.completions.create(
+        model="default", messages=HELLO, max_tokens=8, extra_body={"grammar": 'root ::= "yes"'}
+    )
+    assert answer.choices[0].message.content == "yes"
+
+
+def test_errors_raise_the_exceptions_that_clients_expect(place: Place) -> None:
+    create = place.openai.chat.completions.create
+    with pytest.raises(openai.NotFoundError) as unknown:
+        create(model="gpt-4", messages=HELLO)
+    assert unknown.value.code == "model_not_found"
+    assert unknown.value.param == "model"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        create(model="default", messages=HELLO, temperature="hot")  # type: ignore[arg-type]
+    assert wrong.value.param == "temperature"
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as long:
+            create(
+                model="default", messages=[{"role": "user", "content": "x" * 9000}], stream=stream
+            )  # type: ignore[call-overload]
+        assert long.value.code == "context_length_exceeded"
+        assert long.value.body["n_ctx"] == 1024  # type: ignore[index]
+    with pytest.raises(openai.InternalServerError) as embeddings:
+        place.openai.embeddings.create(model="default", input="x")
+    assert embeddings.value.status_code == 501
+    assert embeddings.value.code == "not_supported"
+
+
+# What the engine itself answers with 500, or would compute for minutes on.
+BAD = [
+    {"tools": "x"},
+    {"tools": [1]},
+    {"messages": [{"role": 5, "content": "x"}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+    {"messages": [{"role": "assistant", "tool_calls": 5}]},
+    {"messages": []},
+    {"response_format": {"type": "weird"}},
+    {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nope"}}}},
+    {"logprobs": True, "top_logprobs": 10**9},
+    {"n": 0},
+    {"max_tokens": -5},
+]
+
+
+@pytest.mark.parametrize("fields", BAD, ids=lambda fields: "+".join(fields))
+def test_a_bad_request_is_a_400_and_the_engine_lives(place: Place, fields: dict[str, Any]) -> None:
+    body = {"messages": HELLO, "max_tokens": 1, **fields}
+    with pytest.raises(openai.BadRequestError):
+        place.openai.post("/chat/completions", body=body, cast_to=object)
+    assert place.health()[0] == 200
+
+
+def test_leaving_frees_the_engine_s_slot(place: Place) -> None:
+    endless: dict[str, Any] = {"ignore_eos": True}
+    stream = place.openai.chat.completions.create(
+        model="default", messages=HELLO, stream=True, max_tokens=100_000, extra_body=endless
+    )
+    next(iter(stream))
+    assert busy_slots(place) == 1
+    stream.close()
+    until(lambda: busy_slots(place) == 0)
+    with pytest.raises(openai.APITimeoutError):
+        place.openai.chat.completions.create(
+            model="default", messages=HELLO, max_tokens=100_000, extra_body=endless, timeout=0.3
+        )
+    until(lambda: busy_slots(place) == 0)
+
+
+def test_the_engine_s_own_port_needs_its_key(place: Place) -> None:
+    for key in (None, "a-key-of-the-user"):
+        assert get(f"{place.engine.address}/v1/models", key)[0] == 401
+        assert get(f"{place.engine.address}/slots", key)[0] == 401
+
+
+def test_kill_9_turns_health_red_and_fails_who_waits(
+    serve: Callable[..., Any], tiny: Path
+) -> None:
+    with serve(tiny, "tiny-moe") as place:
+        assert place.health()[0] == 200
+        stream = place.openai.chat.completions.create(
+            model="default", messages=HELLO, stream=True, max_tokens=100_000,
+            extra_body={"ignore_eos": True},
+        )  # fmt: skip
+        next(iter(stream))
+        assert place.engine.pid is not None
+        os.kill(place.engine.pid, signal.SIGKILL)
+        assert until(lambda: place.health()[0] == 503) < 2
+        with pytest.raises(openai.APIError) as broken:
+            for _ in stream:
+                pass
+        assert broken.value.code == "engine_gone"
+        with pytest.raises(openai.InternalServerError) as refused:
+            place.openai.chat.completions.create(model="default", messages=HELLO)
+        assert refused.value.status_code == 503
+        assert refused.value.response.headers["retry-after"]
+        assert refused.value.code == "engine_gone"
+        status, health = place.health()
+        assert (status, health["status"]) == (503, "failed")
+        assert health["reason"]
+
+
+def test_leaving_leaves_no_process(serve: Callable[..., Any], tiny: Path) -> None:
+    with serve(tiny, "tiny-moe") as place:
+        pid = place.engine.pid
+        assert pid is not None
+        assert psutil.pid_exists(pid)
+    assert not psutil.pid_exists(pid)
+    assert place.engine.state is EngineState.STOPPED
+
+
+@pytest.fixture(scope="module")
+def demo_place(serve: Callable[..., Any]) -> Iterator[Place]:
+    path = demo.model_path()
+    if not path.exists():
+        pytest.skip("the demo model has not been made yet")
+    with serve(path, "demo") as running:
+        yield running
+
+
+WEATHER: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get the weather of a city",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
+        },
+    }
+]
+
+
+ASKED: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+def test_a_tool_call_is_well_formed(demo_place: Place) -> None:
+    answer = demo_place.openai.chat.completions.create(
+        model="demo", messages=ASKED, tools=WEATHER, temperature=0, max_tokens=64
+    )
+    assert answer.choices[0].finish_reason == "tool_calls"
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.id
+    assert call.function.name == "get_weather"
+    arguments = json.loads(call.function.arguments)
+    assert list(arguments) == ["city"]
+    assert isinstance(arguments["city"], str)
+
+
+def test_the_demo_model_calls_a_tool_and_uses_its_result(demo_place: Place) -> None:
+    create = demo_place.openai.chat.completions.create
+    messages: list[Any] = list(ASKED)
+    first = create(model="demo", messages=messages, tools=WEATHER, temperature=0, max_tokens=64)
+    (call,) = first.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    result = json.dumps({"sky": "sunny", "degrees": 21})
+    messages += [
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": result},
+    ]
+    last = create(model="demo", messages=messages, tools=WEATHER, temperature=0, max_tokens=64)
+    assert "sunny" in (last.choices[0].message.content or "")
+
+
+def test_the_demo_model_streams_a_tool_call(demo_place: Place) -> None:
+    name, arguments = "", ""
+    with demo_place.openai.chat.completions.create(
+        model="demo",
+        messages=ASKED,
+        tools=WEATHER,
+        temperature=0,
+        max_tokens=64,
+        stream=True,
+    ) as stream:
+        for event in stream:
+            for choice in event.choices:
+                for call in choice.delta.tool_calls or []:
+                    assert call.function is not None
+                    name += call.function.name or ""
+                    arguments += call.function.arguments or ""
+    assert name == "get_weather"
+    assert list(json.loads(arguments)) == ["city"]
+
+
+async def test_the_asynchronous_client_works_too(place: Place) -> None:
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{place.url}/v1") as client:
+        answers = await asyncio.gather(
+            *(
+                client.chat.completions.create(model="default", messages=HELLO, max_tokens=4)
+                for _ in range(4)
+            )
+        )
+    assert all(answer.usage and answer.usage.completion_tokens >= 1 for answer in answers)

@@ -1,0 +1,186 @@
+"""What happens between a request and the end of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.gateway.conftest import Gateway
+from tests.gateway.stub_engine import WORDS, chunk
+
+CHAT = "/v1/chat/completions"
+DONE = b"data: [DONE]\n\n"
+
+
+def ask(stream: bool = True, **script: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Hi"}]
+    return {"messages": messages, "stream": stream, "stub": script}
+
+
+def events_of(body: bytes) -> list[bytes]:
+    assert body.endswith(b"\n\n"), "a stream ends between events"
+    return [event + b"\n\n" for event in body.split(b"\n\n")[:-1]]
+
+
+def error_in(event: bytes) -> dict[str, Any]:
+    error = json.loads(event.removeprefix(b"data: "))["error"]
+    assert {"message", "type", "code", "param", "source"} <= set(error)
+    return dict(error)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_whole_answer_is_passed_on(gateway: Gateway) -> None:
+    async with gateway.http.post(CHAT, json=ask(stream=False, tokens=3)) as response:
+        answer = await response.json()
+    assert response.status == 200
+    assert response.content_type == "application/json"
+    assert answer["choices"][0]["message"]["content"] == "".join(WORDS[:3])
+
+
+async def test_the_engine_gets_the_body_byte_by_byte(gateway: Gateway) -> None:
+    request = {**ask(stream=False), "grammar": 'root ::= "ü"', "zzz": [1, {"a": None}]}
+    async with gateway.http.post(CHAT, data=json.dumps(request)) as response:
+        assert response.status == 200
+    assert gateway.engine.requests == [request]
+
+
+@pytest.mark.parametrize("pieces", [None, 1, 7])
+async def test_a_stream_is_the_same_however_the_engine_cuts_it(
+    gateway: Gateway, pieces: int | None
+) -> None:
+    async with gateway.http.post(CHAT, json=ask(tokens=6, bytes=pieces)) as response:
+        assert response.content_type == "text/event-stream"
+        assert response.headers["cache-control"] == "no-cache"
+        body = await response.read()
+    assert body == b"".join(map(chunk, WORDS)) + DONE
+
+
+async def test_events_arrive_while_the_engine_still_generates(gateway: Gateway) -> None:
+    async with gateway.http.post(CHAT, json=ask(tokens=3, pause=0.2)) as response:
+        first = await response.content.readuntil(b"\n\n")
+        assert first == chunk(WORDS[0])
+        assert gateway.engine.active == 1
+        rest = await response.read()
+    assert rest == chunk(WORDS[1]) + chunk(WORDS[2]) + DONE
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "code"),
+    [(400, 400, "invalid_request"), (500, 500, "invalid_request"), (401, 502, "engine_refused")],
+)
+async def test_an_engine_s_error_gets_our_envelope(
+    gateway: Gateway, status: int, expected: int, code: str
+) -> None:
+    body = json.dumps({"error": {"message": "no such thing", "type": "invalid_request_error"}})
+    for stream in (False, True):
+        request = ask(stream=stream, status=status, body=body)
+        async with gateway.http.post(CHAT, json=request) as response:
+            assert response.status == expected
+            assert response.content_type == "application/json"
+            error = (await response.json())["error"]
+        assert error["code"] == code
+        assert "no such thing" in error["message"]
+        assert {"param", "source", "type"} <= set(error)
+
+
+async def test_an_error_inside_a_stream_gets_our_envelope_and_ends_it(gateway: Gateway) -> None:
+    async with gateway.http.post(CHAT, json=ask(tokens=5, error_after=2)) as response:
+        *words, last = events_of(await response.read())
+    assert words == [chunk(WORDS[0]), chunk(WORDS[1])]
+    error = error_in(last)
+    assert (error["message"], error["source"]) == ("out of slots", "engine")
+
+
+async def test_a_stream_says_when_its_engine_died(gateway: Gateway) -> None:
+    async with gateway.http.post(CHAT, json=ask(tokens=5, die_after=2)) as response:
+        *words, last = events_of(await response.read())
+    assert words == [chunk(WORDS[0]), chunk(WORDS[1])]
+    error = error_in(last)
+    assert (error["code"], error["source"]) == ("engine_gone", "engine")
+    assert "SIGKILL" in error["message"]
+
+
+@pytest.mark.parametrize("how", ["cut_after", "stop_after"])
+async def test_no_stream_ends_silently_before_it_is_done(gateway: Gateway, how: str) -> None:
+    async with gateway.http.post(CHAT, json=ask(tokens=5, **{how: 2})) as response:
+        *words, last = events_of(await response.read())
+    # Half an event that the engine had sent is not passed on.
+    assert words == [chunk(WORDS[0]), chunk(WORDS[1])]
+    assert error_in(last)["code"] == "engine_broke_off"
+    async with gateway.http.get("/health") as health:
+        assert health.status == 200
+
+
+async def test_waiting_requests_get_a_503_when_the_engine_dies(gateway: Gateway) -> None:
+    async def wait(stream: bool) -> tuple[int, dict[str, Any], str | None]:
+        async with gateway.http.post(CHAT, json=ask(stream=stream, hang=True)) as response:
+            error = (await response.json())["error"]
+            return response.status, error, response.headers.get("retry-after")
+
+    waiting = [asyncio.create_task(wait(index % 2 == 0)) for index in range(6)]
+    await until(lambda: gateway.engine.active == 6)
+    await gateway.engine.kill()
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*waiting)
+    for status, error, retry_after in answers:
+        assert status == 503
+        assert error["code"] == "engine_gone"
+        assert "SIGKILL" in error["message"]
+        assert retry_after is not None
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_ends_its_generation(gateway: Gateway, stream: bool) -> None:
+    for request in (ask(stream, hang=True), ask(stream, tokens=10_000, pause=0.01)):
+        gateway.engine.cancelled = 0
+        timeout = aiohttp.ClientTimeout(total=0.2)
+        with pytest.raises(TimeoutError):
+            async with gateway.http.post(CHAT, json=request, timeout=timeout) as response:
+                await response.read()
+        await until(lambda: gateway.engine.active == 0)
+        assert gateway.engine.cancelled == 1
+    async with gateway.http.post(CHAT, json=ask(tokens=1)) as response:
+        assert (await response.read()).endswith(DONE)
+
+
+async def test_one_client_s_leaving_does_not_touch_another(gateway: Gateway) -> None:
+    slow = ask(tokens=20, pause=0.02)
+    staying = asyncio.create_task(_read(gateway, slow))
+    leaving = asyncio.create_task(_read(gateway, slow))
+    await until(lambda: gateway.engine.active == 2)
+    leaving.cancel()
+    await until(lambda: gateway.engine.active == 1)
+    assert (await staying).endswith(DONE)
+
+
+async def _read(gateway: Gateway, request: dict[str, Any]) -> bytes:
+    async with gateway.http.post(CHAT, json=request) as response:
+        return await response.read()
+
+
+async def test_many_streams_at_once_do_not_mix(gateway: Gateway) -> None:
+    bodies = await asyncio.gather(
+        *(_read(gateway, ask(tokens=count, pause=0.001, bytes=5)) for count in range(1, 41))
+    )
+    for count, body in enumerate(bodies, start=1):
+        words = (WORDS[index % len(WORDS)] for index in range(count))
+        assert body == b"".join(map(chunk, words)) + DONE
+
+
+async def test_a_connection_can_be_used_again(gateway: Gateway) -> None:
+    connector = aiohttp.TCPConnector(limit=1)
+    async with aiohttp.ClientSession(gateway.url, connector=connector) as http:
+        for request in (ask(tokens=2), ask(stream=False), ask(status=400), ask(tokens=2)):
+            async with http.post(CHAT, json=request) as response:
+                await response.read()
+            async with http.post(CHAT, data=b"{") as response:
+                assert response.status == 400
