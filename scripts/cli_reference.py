@@ -22,7 +22,9 @@ stdout and nothing else there. Exit status: 0 fine, 1 an error or a finding of s
 
 
 def help_text(name: str | None) -> str:
-    root = click.Context(cli, info_name="moestro", terminal_width=80, max_content_width=80)
+    root = click.Context(
+        cli, info_name="moestro", terminal_width=80, max_content_width=80, **cli.context_settings
+    )
     if name is None:
         return cli.get_help(root)
     command = cli.get_command(root, name)

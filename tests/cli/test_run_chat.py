@@ -1,4 +1,4 @@
-"""`moestro run` and `moestro chat`, from the command line to a gateway in front of a stub engine."""
+"""`moestro run` and `moestro chat`, from the command line to a gateway before a stub engine."""
 
 from __future__ import annotations
 

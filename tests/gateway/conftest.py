@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -33,3 +34,10 @@ async def gateway() -> AsyncIterator[Gateway]:
         aiohttp.ClientSession(url) as http,
     ):
         yield Gateway(url, engine, service, http)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another task brings about; a generous guard against hanging."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (there is no event to wait for in the stub)
+            await asyncio.sleep(0.01)

@@ -44,6 +44,7 @@ class StubEngine:
         self.address = ""
         self.api_key = KEY
         self.started_seconds: float | None = None
+        self.stream_context: int | None = None
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.script: dict[str, Any] = {}
@@ -66,7 +67,6 @@ class StubEngine:
             await self._finish(EngineState.FAILED, EngineExit(self._fails, 1, None))
             raise EngineStartFailed(self._fails)
         app = web.Application(client_max_size=1 << 30)
-        app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/completions", self._complete)
         # Handlers are cancelled when their client goes: that is what a test looks for.
@@ -77,6 +77,7 @@ class StubEngine:
         self.address = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         self.state = EngineState.READY
         self.started_seconds = self._start_seconds
+        self.stream_context = 480
 
     async def wait(self) -> EngineExit:
         await self._end.wait()
@@ -105,10 +106,6 @@ class StubEngine:
 
     def log_tail(self, lines: int = 50) -> tuple[str, ...]:
         return ()
-
-    async def _models(self, request: web.Request) -> web.Response:
-        self._check_key(request)
-        return web.json_response({"data": [{"id": "stub", "meta": {"n_ctx": 480}}]})
 
     def _check_key(self, request: web.Request) -> None:
         if request.headers.get("authorization") != f"Bearer {KEY}":

@@ -91,7 +91,7 @@ def test_a_missing_field_is_named(fields: Any, name: str) -> None:
     assert refusal(json.dumps({name: None}).encode(), fields) == (400, "missing_field", name)
 
 
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "model": [5, [], {}],
     "stream": ["yes", 1],
     "stream_options": [5, "x"],
@@ -137,7 +137,10 @@ def test_every_checked_field_has_a_wrong_example() -> None:
         ([*HELLO, {"role": "user", "content": 5}], "messages[1].content"),
         ([{"role": "user", "content": ["x"]}], "messages[0].content[0]"),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
-        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "messages[0].content[0].text"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": 5}]}],
+            "messages[0].content[0].text",
+        ),
         ([{"role": "assistant", "tool_calls": 5}], "messages[0].tool_calls"),
         ([{"role": "assistant", "tool_calls": [{"id": 1}]}], "messages[0].tool_calls"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +11,7 @@ from aiohttp import web
 
 from moestro.errors import GatewayError, UsageError
 from moestro.gateway.client import EndpointClient, normal_url
-from tests.gateway.conftest import Gateway
+from tests.gateway.conftest import Gateway, until
 from tests.gateway.stub_engine import WORDS
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -105,9 +104,7 @@ async def test_leaving_early_ends_the_generation(gateway: Gateway) -> None:
             async for _ in stream:
                 break
         assert stream.answer.text == WORDS[0]
-        async with asyncio.timeout(10):
-            while gateway.engine.active:
-                await asyncio.sleep(0.01)
+        await until(lambda: gateway.engine.active == 0)
 
 
 async def test_nothing_answers() -> None:
@@ -210,7 +207,9 @@ def test_addresses_as_people_type_them(typed: str, url: str) -> None:
     assert normal_url(typed) == url
 
 
-@pytest.mark.parametrize("typed", ["", "ftp://x", "http://", "http://a:b", "http://[::1", "x:99999"])
+@pytest.mark.parametrize(
+    "typed", ["", "ftp://x", "http://", "http://a:b", "http://[::1", "x:99999"]
+)
 def test_what_is_no_address(typed: str) -> None:
     with pytest.raises(UsageError):
         normal_url(typed)

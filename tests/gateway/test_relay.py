@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.gateway.conftest import Gateway
+from tests.gateway.conftest import Gateway, until
 from tests.gateway.stub_engine import WORDS, chunk
 
 CHAT = "/v1/chat/completions"
@@ -30,12 +30,6 @@ def error_in(event: bytes) -> dict[str, Any]:
     error = json.loads(event.removeprefix(b"data: "))["error"]
     assert {"message", "type", "code", "param", "source"} <= set(error)
     return dict(error)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_whole_answer_is_passed_on(gateway: Gateway) -> None:
@@ -111,7 +105,7 @@ async def test_a_stream_says_when_its_engine_died(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("how", ["cut_after", "stop_after"])
 async def test_no_stream_ends_silently_before_it_is_done(gateway: Gateway, how: str) -> None:
-    async with gateway.http.post(CHAT, json=ask(tokens=5, **{how: 2})) as response:
+    async with gateway.http.post(CHAT, json=ask(True, tokens=5, **{how: 2})) as response:
         *words, last = events_of(await response.read())
     # Half an event that the engine had sent is not passed on.
     assert words == [chunk(WORDS[0]), chunk(WORDS[1])]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ EVENTS = ['data: {"a":"Grüß 🦙"}\n\n'.encode(), b": ping\n\n", b"data: [DONE
 def test_events_do_not_depend_on_how_the_stream_is_cut(cuts: list[int]) -> None:
     splitter = EventSplitter()
     places = [0, *sorted(cuts), len(STREAM)]
-    pieces = [STREAM[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [STREAM[start:end] for start, end in pairwise(places)]
     assert [event for piece in pieces for event in splitter.feed(piece)] == EVENTS
     assert splitter.rest == b""
 

@@ -36,7 +36,11 @@ def raw_pair(key: str | bytes, kind: int, payload: bytes) -> bytes:
 
 
 def tensor(
-    name: str | bytes, dims: tuple[int, ...], kind: int = 0, offset: int = 0, count: int | None = None
+    name: str | bytes,
+    dims: tuple[int, ...],
+    kind: int = 0,
+    offset: int = 0,
+    count: int | None = None,
 ) -> bytes:
     return (
         text(name)

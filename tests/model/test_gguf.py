@@ -114,12 +114,12 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("lengths", [[0], [300, 1, 0, 70], [5] * 3000, [1 << 21, 3], [63, 64] * 700])
+@pytest.mark.parametrize(
+    "lengths", [[0], [300, 1, 0, 70], [5] * 3000, [1 << 21, 3], [63, 64] * 700]
+)
 def test_token_lists_of_any_lengths_are_passed_over(tmp_path: Path, lengths: list[int]) -> None:
     texts = b"".join(text(b"x" * length) for length in lengths)
-    tokens = raw_pair(
-        "tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, len(lengths)) + texts
-    )
+    tokens = raw_pair("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, len(lengths)) + texts)
     pairs = [tokens, pair("after", 42)]
     path = write(tmp_path / "t.gguf", gguf(pairs, []))
     with FileSource(path) as source:

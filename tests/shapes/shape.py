@@ -46,6 +46,23 @@ class Shape:
     def parameters(self) -> int:
         return sum(tensor.elements for tensor in self.tensors)
 
+    def with_vocabulary(self, entries: int) -> Shape:
+        """The same model with another vocabulary: engines take long to load the true one."""
+        true = self.vocab
+        dims = {
+            tensor.name: tuple(entries if dim == true else dim for dim in tensor.dims)
+            for tensor in self.tensors
+            if tensor.name.startswith(("token_embd.", "output."))
+            or tensor.name.endswith(
+                ("embed_tokens.weight", "shared_head_head.weight", "tid2eid.weight")
+            )
+        }
+        metadata = dict(self.metadata)
+        if f"{self.architecture}.vocab_size" in metadata:
+            metadata[f"{self.architecture}.vocab_size"] = entries
+        tensors = [TensorShape(t.name, dims.get(t.name, t.dims)) for t in self.tensors]
+        return Shape(self.architecture, metadata, tensors)
+
     @property
     def vocab(self) -> int:
         return next(t.dims[1] for t in self.tensors if t.name == "token_embd.weight")

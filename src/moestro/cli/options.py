@@ -27,12 +27,17 @@ def address_options(function: Decorated) -> Decorated:
         click.option(
             "--port",
             type=click.IntRange(0, 65535),
+            metavar="N",
             default=DEFAULT_PORT,
             show_default=True,
             help="Port of the endpoint; 0 takes a free one.",
         ),
         click.option(
-            "--host", default=DEFAULT_HOST, show_default=True, help="Address to listen on."
+            "--host",
+            metavar="ADDRESS",
+            default=DEFAULT_HOST,
+            show_default=True,
+            help="Address to listen on.",
         ),
     ):
         function = option(function)
@@ -46,24 +51,26 @@ def engine_options(function: Decorated) -> Decorated:
             "--gpu-layers",
             type=click.IntRange(0),
             default=None,
+            metavar="N",
             help="Layers on the GPU (default: what the engine fits).",
         ),
         click.option(
             "--mtp",
-            type=click.IntRange(0, 16),
+            type=click.IntRange(0),
             default=None,
             metavar="DEPTH",
             help="Draft tokens from the model's MTP layer per step; 0 is off.",
         ),
         click.option(
             "--threads",
-            type=click.IntRange(1, 1024),
+            type=click.IntRange(1),
             default=None,
+            metavar="N",
             help="CPU threads to compute on.",
         ),
         click.option(
             "--ubatch",
-            type=click.IntRange(1, 65536),
+            type=click.IntRange(1),
             default=None,
             metavar="N",
             help="Tokens computed at once while a prompt is read.",
@@ -81,14 +88,14 @@ def engine_options(function: Decorated) -> Decorated:
         ),
         click.option(
             "--parallel",
-            type=click.IntRange(1, 1024),
+            type=click.IntRange(1),
             default=None,
             metavar="N",
             help="Streams at the same time.",
         ),
         click.option(
             "--context",
-            type=click.IntRange(1, 1 << 30),
+            type=click.IntRange(1),
             default=None,
             metavar="N",
             help="Tokens that one stream can reach; never clamped.",

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import click
@@ -50,6 +51,8 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
 
     # The port comes first: a download or a load that ends at a taken port is a waste.
     listener = bind(host, port)
+    if not ip_address(listener.getsockname()[0]).is_loopback:
+        to_stderr(f"warning: anyone who reaches {host}:{port} can use the model; there is no key.")
     try:
         prepared = prepare(model, wishes_of(options), anyway=anyway)
     except BaseException:

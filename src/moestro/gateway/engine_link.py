@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 
 CONNECT_SECONDS = 10.0
-ASK_SECONDS = 10.0
 WRITTEN_AT_ONCE_BYTES = 1 << 20
 
 
@@ -47,23 +45,10 @@ class EngineLink:
         async with asyncio.timeout(None) as lease:
             self._leases.add(lease)
             try:
-                async with self._session.post(path, data=data) as answer:
+                async with self._session.post(path, data=data, allow_redirects=False) as answer:
                     yield answer
             finally:
                 self._leases.discard(lease)
-
-    async def context_length(self) -> int | None:
-        """Tokens that one stream can reach, as the engine lists it (llama.cpp: `meta.n_ctx`,
-        vLLM: `max_model_len`); None if it does not say."""
-        timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
-        try:
-            async with self._session.get("/v1/models", timeout=timeout) as answer:
-                listing = json.loads(await answer.read())
-            model = listing["data"][0]
-            length = model["max_model_len"] if "max_model_len" in model else model["meta"]["n_ctx"]
-        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
-            return None
-        return length if isinstance(length, int) else None
 
     async def close(self) -> None:
         """Ends every request on this link with a TimeoutError, wherever it waits."""

@@ -74,8 +74,8 @@ class Service:
             EngineStartFailed: it ended first, or was not ready in time.
         """
         await self._engine.start(timeout_seconds)
+        self.model = ServedModel.of(self._request, self._engine.stream_context)
         link = EngineLink(self._engine.address, self._engine.api_key)
-        self.model = ServedModel.of(self._request, await link.context_length())
         self._link = link
         self._watch = asyncio.create_task(self._watch_exit(link), name="engine-exit-watch")
 

@@ -42,7 +42,8 @@ def gating_finding(gating: str | None, *, has_expert_bias: bool) -> Finding | No
         "gating-function-lost",
         "The router's sigmoid was lost: experts would be chosen by a softmax",
         f"the file has a bias per expert, as sigmoid routers do, but {said}",
-        'Convert again with "scoring_func": "sigmoid" in config.json (GGUF: expert_gating_func = 2).',
+        'Convert again with "scoring_func": "sigmoid" in config.json '
+        "(in GGUF: expert_gating_func = 2).",
     )
 
 

@@ -12,6 +12,7 @@ from functools import cache
 
 from moestro.errors import ModelCorrupt, ModelTruncated
 from moestro.model.source import ByteSource
+from moestro.model.words import shown
 
 MAX_HEADER_BYTES = 256 << 20
 """Real headers are 1 to 60 MiB (the token list); nothing legitimate comes near this."""
@@ -35,12 +36,12 @@ def _short_strings() -> re.Pattern[bytes]:
     return re.compile(b"(?:%b){%d}+" % (one, _RUN), re.DOTALL)
 
 
-
 class Cursor:
     """Reads little-endian values from the start of `source` onwards.
 
-    `expected_bytes` may be set by whoever reads: about how much of the header is still to come. It
-    keeps the last fetch from reaching far into the weights.
+    It fetches little at a time, but for long token lists, and there no more than their rest can
+    need. So the last fetch does not reach far into the weights. `expected_bytes` may be set by
+    whoever reads: about how much of the header is still to come.
     """
 
     def __init__(self, source: ByteSource) -> None:
@@ -50,7 +51,7 @@ class Cursor:
         self._start = 0  # file offset of the buffer's first byte
         self._at = 0  # position inside the buffer; may lie beyond its end after a skip
         self._kept_bytes = 0
-        self._chunk_bytes = source.first_read_bytes
+        self._list_chunk_bytes = source.first_read_bytes
 
     @property
     def offset(self) -> int:
@@ -59,7 +60,7 @@ class Cursor:
     def peek(self, length: int) -> bytes:
         """The first bytes of the file (fewer if it is shorter), without passing over them."""
         if not self._buffer:
-            self._buffer = self.source.read_at(0, self._chunk_bytes)
+            self._buffer = self.source.read_at(0, self.source.first_read_bytes)
         return self._buffer[:length]
 
     def take(self, length: int, what: str) -> bytes:
@@ -101,10 +102,10 @@ class Cursor:
         left = count
         began = self.offset
         while left:
-            self.expected_bytes = None
+            rest_bytes = 16 * left  # a guess, until some of them have been seen
             if left < count:
-                self.expected_bytes = (self.offset - began) * left // (count - left)
-            self._need(8, what)
+                rest_bytes = (self.offset - began) * left // (count - left)
+            self._need(8, what, fetch_bytes=min(rest_bytes, self._list_chunk_bytes))
             while left >= _RUN and (run := pass_run(self._buffer, self._at)):
                 self._at = run.end()
                 left -= _RUN
@@ -112,7 +113,6 @@ class Cursor:
             if self.offset > MAX_HEADER_BYTES:
                 raise self._too_long(what)
         self.check(0, what)
-        self.expected_bytes = None
 
     def _pass_strings(self, count: int) -> int:
         """Passes over at most `count` strings whose lengths lie in the buffer; returns how many."""
@@ -138,17 +138,20 @@ class Cursor:
         if size is not None and end > size:
             raise self._ended(what)
 
-    def _need(self, length: int, what: str) -> None:
+    def _need(self, length: int, what: str, fetch_bytes: int | None = None) -> None:
         if self._at + length <= len(self._buffer):
             return
         self.check(length, what)
-        wanted = self._chunk_bytes
-        if self.expected_bytes is not None:
-            wanted = min(wanted, self.expected_bytes + _LEAST_CHUNK_BYTES)
+        if fetch_bytes is not None:
+            self._list_chunk_bytes = min(2 * self._list_chunk_bytes, MAX_CHUNK_BYTES)
+        else:
+            fetch_bytes = self.source.first_read_bytes
+            if self.expected_bytes is not None:
+                fetch_bytes = min(fetch_bytes, self.expected_bytes)
+        wanted = max(fetch_bytes + _LEAST_CHUNK_BYTES, length)
         kept = self._buffer[self._at :]  # empty after a skip past the end
         start = self.offset
-        fetched = self.source.read_at(start + len(kept), max(wanted, length) - len(kept))
-        self._chunk_bytes = min(2 * self._chunk_bytes, MAX_CHUNK_BYTES)
+        fetched = self.source.read_at(start + len(kept), wanted - len(kept))
         self._buffer = kept + fetched
         self._start, self._at = start, 0
         if len(self._buffer) < length:
@@ -156,7 +159,7 @@ class Cursor:
 
     def _too_long(self, what: str) -> ModelCorrupt:
         return ModelCorrupt(
-            f"The header of {self.source.name} claims an absurd size for {what}.",
+            f"The header of {self.source.name} claims an absurd size for {shown(what)}.",
             hint="The file is damaged or was made to harm; get it again from its source.",
         )
 
@@ -164,6 +167,6 @@ class Cursor:
         size = self.source.size_bytes
         length = "" if size is None else f" (it has {size:,} bytes)"
         return ModelTruncated(
-            f"{self.source.name} ends inside its header{length}, in {what}.",
+            f"{self.source.name} ends inside its header{length}, in {shown(what)}.",
             hint="The download or copy is incomplete; get the file again.",
         )

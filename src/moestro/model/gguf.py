@@ -16,11 +16,12 @@ from moestro.model.foreign import not_a_model
 from moestro.model.ggml_types import GGML_TYPES, REMOVED_TYPES, GgmlType
 from moestro.model.metadata import Scalar, SkippedArray, SkippedText, Value
 from moestro.model.source import ByteSource
+from moestro.model.words import shown
 from moestro.units import format_bytes
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MAX_PAIRS = 1 << 16
+MAX_PAIRS = 1 << 14
 MAX_TENSORS = 1 << 16
 MAX_KEY_BYTES = 1 << 16
 MAX_TENSOR_NAME_BYTES = 256
@@ -80,7 +81,7 @@ def read_gguf_header(source: ByteSource) -> GgufHeader:
     for _ in range(pair_count):
         key = _name(cursor, MAX_KEY_BYTES, "a key")
         if key in metadata:
-            raise _corrupt(source, f"has the key {key} twice")
+            raise _corrupt(source, f"has the key {shown(key)} twice")
         metadata[key] = _value(cursor, key)
     alignment = _alignment(source, metadata)
     cursor.expected_bytes = 80 * tensor_count
@@ -147,7 +148,7 @@ def _value(cursor: Cursor, key: str) -> Value:
 def _scalar(cursor: Cursor, kind: int, key: str) -> Scalar:
     layout = _SCALARS.get(kind)
     if layout is None:
-        raise _corrupt(cursor.source, f"gives {key} the unknown kind {kind}")
+        raise _corrupt(cursor.source, f"gives {shown(key)} the unknown kind {kind}")
     (value,) = cursor.unpack(layout, key)
     return bool(value) if kind == _BOOL else value
 
@@ -165,7 +166,7 @@ def _array(cursor: Cursor, key: str) -> Value:
     assert isinstance(kind, int)
     assert isinstance(count, int)
     if kind == _ARRAY:
-        raise _corrupt(cursor.source, f"nests arrays in {key}")
+        raise _corrupt(cursor.source, f"nests arrays in {shown(key)}")
     if kind == _STRING:
         if count > MAX_KEPT_ITEMS or key.startswith("tokenizer.ggml."):
             cursor.skip_strings(count, key)
@@ -174,7 +175,7 @@ def _array(cursor: Cursor, key: str) -> Value:
         return [text for text in texts if isinstance(text, str)]
     layout = _SCALARS.get(kind)
     if layout is None:
-        raise _corrupt(cursor.source, f"gives {key} members of the unknown kind {kind}")
+        raise _corrupt(cursor.source, f"gives {shown(key)} members of the unknown kind {kind}")
     if count > MAX_KEPT_ITEMS:
         cursor.skip(count * layout.size, key)
         return SkippedArray(count)
@@ -196,7 +197,7 @@ def _tensor(cursor: Cursor, alignment: int) -> GgufTensor:
     (count,) = cursor.unpack(_U32, name)
     assert isinstance(count, int)
     if count > MAX_DIMENSIONS:
-        raise _corrupt(source, f"gives {name} {count:,} dimensions")
+        raise _corrupt(source, f"gives {shown(name)} {count:,} dimensions")
     dims = struct.unpack(f"<{count}Q", cursor.take(8 * count, name)) or (1,)
     number, offset = cursor.unpack(_TENSOR_TAIL, name)
     assert isinstance(number, int)
@@ -206,15 +207,15 @@ def _tensor(cursor: Cursor, alignment: int) -> GgufTensor:
     for dim in dims:
         elements *= dim
         if not 0 < elements <= MAX_ELEMENTS:
-            raise _corrupt(source, f"gives {name} an absurd shape")
+            raise _corrupt(source, f"gives {shown(name)} an absurd shape")
     if dims[0] % kind.block_size:
         raise _corrupt(
             source,
-            f"stores {name} as {kind.name} in rows of {dims[0]}, not a multiple of "
+            f"stores {shown(name)} as {kind.name} in rows of {dims[0]}, not a multiple of "
             f"{kind.block_size}",
         )
     if offset % alignment:
-        raise _corrupt(source, f"places {name} off its alignment of {alignment} bytes")
+        raise _corrupt(source, f"places {shown(name)} off its alignment of {alignment} bytes")
     size_bytes = elements // kind.block_size * kind.block_bytes
     return GgufTensor(name, kind, dims, elements, size_bytes, offset)
 
@@ -225,18 +226,18 @@ def _tensor_type(source: ByteSource, name: str, number: int) -> GgmlType:
         return kind
     if number in REMOVED_TYPES:
         raise ModelUnsupported(
-            f"{source.name} stores {name} as {REMOVED_TYPES[number]}, a type that was removed "
-            "from the format.",
+            f"{source.name} stores {shown(name)} as {REMOVED_TYPES[number]}, a type that was "
+            "removed from the format.",
             hint="Get the plain Q4_0 or IQ4_NL file: engines repack it when they load it.",
         )
     if 100 <= number < 1000:
         raise ModelUnsupported(
-            f"{source.name} stores {name} in type number {number}, which only ik_llama.cpp "
+            f"{source.name} stores {shown(name)} in type number {number}, which only ik_llama.cpp "
             "understands.",
             hint="Get the same model in a mainline type such as Q4_K_M or IQ4_XS.",
         )
     raise ModelUnsupported(
-        f"{source.name} stores {name} in the unknown type number {number}.",
+        f"{source.name} stores {shown(name)} in the unknown type number {number}.",
         hint="The file is newer than this moestro, or damaged.",
     )
 
@@ -249,7 +250,7 @@ def _check_layout(source: ByteSource, tensors: tuple[GgufTensor, ...]) -> int:
     end = 0
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         if tensor.offset < end:
-            raise _corrupt(source, f"places {tensor.name} over the tensor before it")
+            raise _corrupt(source, f"places {shown(tensor.name)} over the tensor before it")
         end = tensor.offset + tensor.size_bytes
     return end
 

@@ -24,6 +24,7 @@ from moestro.model.spec import (
     TensorInfo,
     layers_with,
 )
+from moestro.model.words import shown
 
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax-of-chosen", 4: "sqrt-softplus"}
 """`expert_gating_func`, as the engine numbers it."""
@@ -73,7 +74,7 @@ def model_of_parts(parts: Sequence[Part], projector: Projector | None = None) ->
         architecture=architecture,
         family_known=family is not UNKNOWN,
         format="gguf",
-        name=_text(metadata, "general.name") or _text(metadata, "general.basename"),
+        name=_name(metadata),
         quantization=_quantization(metadata),
         files=tuple(
             ModelFile(part.location, part.size_bytes, len(part.header.tensors)) for part in parts
@@ -126,7 +127,7 @@ def _tensors(
         for tensor in part.header.tensors:
             if tensor.name in seen:
                 raise ModelCorrupt(
-                    f"{part.name} repeats the tensor {tensor.name} of an earlier part.",
+                    f"{part.name} repeats the tensor {shown(tensor.name)} of an earlier part.",
                     hint="The parts do not belong together; get them all again.",
                 )
             seen.add(tensor.name)
@@ -191,7 +192,7 @@ def _gaps(part: Part) -> list[Finding]:
     for tensor in sorted(part.header.tensors, key=lambda tensor: tensor.offset):
         expected = end + -end % alignment
         if tensor.offset > expected:
-            return [checks.offset_gap_finding(tensor.name, tensor.offset - expected)]
+            return [checks.offset_gap_finding(shown(tensor.name), tensor.offset - expected)]
         end = tensor.offset + tensor.size_bytes
     return []
 
@@ -219,6 +220,11 @@ def _rope_scaling(hyper: Hyperparameters) -> RopeScaling | None:
         hyper.number("rope.scaling.factor"),
         hyper.integer("rope.scaling.original_context_length"),
     )
+
+
+def _name(metadata: dict[str, Value]) -> str | None:
+    name = _text(metadata, "general.name") or _text(metadata, "general.basename")
+    return None if name is None else shown(name, 120)
 
 
 def _text(metadata: dict[str, Value], key: str) -> str | None:

@@ -139,7 +139,8 @@ def list_files(repository: str) -> Listing:
         if cached is None:
             raise
         return cached
-    files = tuple(sibling.rfilename for sibling in info.siblings or ())
+    names = (sibling.rfilename for sibling in info.siblings or ())
+    files = tuple(name for name in names if name.isprintable())
     return Listing(repository, files, info.sha, info.pipeline_tag)
 
 

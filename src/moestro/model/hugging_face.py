@@ -33,6 +33,7 @@ from moestro.model.spec import (
     TensorInfo,
     layers_with,
 )
+from moestro.model.words import shown
 
 MAX_JSON_BYTES = 32 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -54,7 +55,7 @@ def read_hugging_face_folder(folder: Path) -> ModelSpec:
     """
     if (folder / "model_index.json").is_file():
         index = _json(folder / "model_index.json")
-        pipeline = str(index.get("_class_name", "diffusers"))[:60]
+        pipeline = shown(str(index.get("_class_name", "diffusers")))
         raise diffusion_error(folder.name, f"an image or video model ({pipeline})")
     whole = _json(folder / "config.json")
     if any(key in whole for key in _DIFFUSION_KEYS):
@@ -136,7 +137,7 @@ def _model_type(folder: Path, whole: dict[str, Any], config: dict[str, Any]) -> 
     for source in (config, whole):
         model_type = source.get("model_type")
         if isinstance(model_type, str) and model_type:
-            return model_type[:64]
+            return shown(model_type)
     raise ModelCorrupt(
         f"The config.json in {folder} does not name its model type.",
         hint="It may belong to something else than a language model.",
@@ -158,7 +159,7 @@ def _weights(
         for tensor in tensors:
             if tensor.name in seen:
                 raise ModelCorrupt(
-                    f"{name} repeats the tensor {tensor.name} of an earlier file.",
+                    f"{name} repeats the tensor {shown(tensor.name)} of an earlier file.",
                     hint="The files do not belong together; get them all again.",
                 )
             seen.add(tensor.name)
@@ -177,7 +178,9 @@ def _weight_files(folder: Path) -> list[str]:
             raise ModelCorrupt(f"{index.name} names files outside its folder.", hint="Distrust it.")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
-            shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            shown = ", ".join(shown(name) for name in missing[:3]) + (
+                ", …" if len(missing) > 3 else ""
+            )
             raise ModelPartMissing(
                 f"{len(missing)} of {len(names)} weight files are missing: {shown}.",
                 hint="The download is incomplete; get the missing files.",
@@ -256,9 +259,9 @@ def _quantization(config: dict[str, Any]) -> str | None:
     settings = config.get("quantization_config")
     if isinstance(settings, dict):
         method = settings.get("quant_method")
-        return method[:32] if isinstance(method, str) else None
+        return shown(method, 32) if isinstance(method, str) else None
     dtype = config.get("dtype") or config.get("torch_dtype")
-    return dtype[:32] if isinstance(dtype, str) else None
+    return shown(dtype, 32) if isinstance(dtype, str) else None
 
 
 def _mtp_blocks(tensors: Iterable[TensorInfo], trunk: int) -> set[int]:

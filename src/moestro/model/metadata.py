@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moestro.errors import ModelCorrupt
+from moestro.model.words import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,7 @@ class Hyperparameters:
         return value
 
     def _wrong(self, key: str, value: object, wanted: str) -> ModelCorrupt:
-        shown = repr(value)
-        shown = shown if len(shown) <= 40 else shown[:37] + "…"
         return ModelCorrupt(
-            f"{self._file_name} says {key} = {shown}, which is not {wanted}.",
+            f"{self._file_name} says {shown(key)} = {shown(repr(value), 40)}, which is not {wanted}.",
             hint="The file was converted wrongly or is damaged; get another one.",
         )

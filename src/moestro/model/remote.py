@@ -93,6 +93,7 @@ class HttpSource:
                 self._check_start(answer.headers.get("Content-Range"), offset)
                 data = bytes(answer.read(length))
             self._transferred_bytes += len(data)
+            self._check_complete(answer, len(data), length)
             return data
         self._stream = answer
         length_header = answer.headers.get("Content-Length", "")
@@ -109,11 +110,18 @@ class HttpSource:
         # No further than asked: what is not read is not sent, but for the sockets' buffers.
         data = bytes(self._stream.read(length))
         self._count(len(data))
+        if self._size_bytes is not None and len(data) < min(length, self._size_bytes - offset):
+            raise ConnectionError("it ended early")
         return data
 
     def _count(self, size_bytes: int) -> None:
         self._stream_at += size_bytes
         self._transferred_bytes += size_bytes
+
+    def _check_complete(self, answer: Any, got: int, asked: int) -> None:
+        promised = answer.headers.get("Content-Length", "")
+        if promised.isdigit() and got < min(int(promised), asked):
+            raise ConnectionError("it ended early")
 
     def _note_total(self, content_range: str | None) -> None:
         total = (content_range or "").rpartition("/")[2]

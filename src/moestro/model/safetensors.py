@@ -15,6 +15,7 @@ from typing import TypeGuard
 
 from moestro.errors import ModelCorrupt, ModelTruncated, NotAModel
 from moestro.model.source import FileSource
+from moestro.model.words import shown
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 16
@@ -100,26 +101,25 @@ def _parse(path: Path, raw: bytes) -> tuple[list[SafeTensor], int]:
     end = 0
     for start, stop, name in sorted(spans):
         if start < end:
-            raise _corrupt(path, f"places {name[:80]} over the tensor before it")
+            raise _corrupt(path, f"places {shown(name)} over the tensor before it")
         end = stop
     return tensors, end
 
 
 def _tensor(path: Path, name: str, entry: object) -> tuple[SafeTensor, tuple[int, int]]:
-    shown = name[:80]
     if not isinstance(entry, dict):
-        raise _corrupt(path, f"does not describe {shown}")
+        raise _corrupt(path, f"does not describe {shown(name)}")
     dtype, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise _corrupt(path, f"gives {shown} the unknown type {str(dtype)[:20]}")
+        raise _corrupt(path, f"gives {shown(name)} the unknown type {shown(str(dtype), 20)}")
     if not _whole_numbers(shape) or len(shape) > MAX_DIMENSIONS:
-        raise _corrupt(path, f"gives {shown} no sound shape")
+        raise _corrupt(path, f"gives {shown(name)} no sound shape")
     if not _whole_numbers(span) or len(span) != 2:
-        raise _corrupt(path, f"gives {shown} no sound place")
+        raise _corrupt(path, f"gives {shown(name)} no sound place")
     elements = math.prod(shape)
     start, stop = span
     if elements > MAX_ELEMENTS or stop - start != -(-elements * DTYPE_BITS[dtype] // 8):
-        raise _corrupt(path, f"gives {shown} a shape that does not fit its place")
+        raise _corrupt(path, f"gives {shown(name)} a shape that does not fit its place")
     return SafeTensor(name, dtype, tuple(shape), stop - start), (start, stop)
 
 

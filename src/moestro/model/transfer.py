@@ -176,6 +176,7 @@ def _copy(
             return
         try:
             file.write(data)
+            file.flush()  # what arrived must be there if this process is killed
         except OSError as error:
             raise DownloadError(
                 f"Writing stopped: {(error.strerror or str(error)).lower()}.",

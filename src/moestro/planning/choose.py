@@ -253,7 +253,7 @@ class _Chooser:
             "context-beyond-training",
             "The context is longer than the model was trained for",
             f"{settings.context:,} tokens asked for, {trained:,} trained",
-            f"Answers get worse beyond {trained:,} tokens, and the engine may stop there.",
+            f"The engine ends every stream at {trained:,} tokens; ask for that, and save the memory.",
         )
 
     def mtp_finding(self, settings: Settings) -> Finding | None:

@@ -91,6 +91,22 @@ def test_the_fitter_runs_only_where_it_has_a_choice(
     assert params.n_gpu_layers == told
 
 
+@pytest.mark.parametrize(
+    ("accelerated", "ubatch", "parallel", "mtp_depth", "batch"),
+    [
+        (False, 512, 4, 0, 512),  # another stream waits for one micro-batch, not for four
+        (True, 512, 4, 0, 2048),
+        (True, 4096, 4, 0, 4096),
+        (False, 2, 8, 0, 8),
+        (False, 2, 8, 3, 32),
+    ],
+)
+def test_batch(accelerated: bool, ubatch: int, parallel: int, mtp_depth: int, batch: int):
+    params = build(accelerated=accelerated, ubatch=ubatch, parallel=parallel, mtp_depth=mtp_depth)
+    assert params.n_batch == batch
+    assert params.n_ubatch == ubatch
+
+
 def test_projector():
     assert build(projector=Path("eyes.gguf")).mmproj.path == "eyes.gguf"
     assert build().mmproj.path == ""

@@ -115,6 +115,17 @@ async def test_without_mtp_nothing_drafts(make_engine: MakeEngine, tiny_moe: Pat
     assert "draft_n" not in reply["timings"]
 
 
+@pytest.mark.parametrize(("ubatch", "mtp_depth"), [(2, 0), (5, 3)])
+async def test_a_micro_batch_smaller_than_the_streams(
+    make_engine: MakeEngine, tiny_moe: Path, ubatch: int, mtp_depth: int
+):
+    engine = make_engine(tiny_moe, ubatch=ubatch, parallel=8, mtp_depth=mtp_depth)
+    await engine.start(START_SECONDS)
+    body = {"prompt": "Hello", "max_tokens": 4}
+    replies = await asyncio.gather(*(ask(engine, "/v1/completions", body) for _ in range(8)))
+    assert {status for status, _ in replies} == {200}
+
+
 async def test_a_real_small_model(make_engine: MakeEngine):
     engine = make_engine(smollm(), context=1024, parallel=1)
     await engine.start(START_SECONDS)

@@ -16,6 +16,7 @@ CAPTURED = {
     "assertion": "stopped on a failed check of its own (llama-context.cpp:2289: GGML_ASSERT(",
     "bad_projector": "The projector not.gguf does not load together with m.gguf",
     "empty_file": "m.gguf is not a GGUF file",
+    "micro_batch_below_drafts": "The micro-batch is too small for drafts of this depth",
     "missing_file": "could not be opened: No such file or directory",
     "missing_key": "lacks the metadata key llama.context_length",
     "missing_tensor": "lacks the tensor blk.7.attn_q.weight",

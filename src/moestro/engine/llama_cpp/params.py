@@ -52,7 +52,9 @@ def _set_memory(params: xllamacpp.CommonParams, settings: Settings, accelerated:
     params.n_ubatch = settings.ubatch
     # A stream's next token waits for the whole batch that holds another stream's prompt. On a CPU
     # one of 2048 tokens takes seconds and is no faster than its parts; several GPUs need it whole.
-    params.n_batch = max(2048, settings.ubatch) if accelerated else settings.ubatch
+    # Below one output of every stream, drafts included, the engine ends on a failed assertion.
+    outputs = settings.parallel * (1 + settings.mtp_depth)
+    params.n_batch = max(2048 if accelerated else 0, settings.ubatch, outputs)
 
     if settings.gpu_layers is not None:
         params.n_gpu_layers = settings.gpu_layers

@@ -136,6 +136,11 @@ _RULES = (
         "Start it with --mtp 0, or take a file converted with that layer.",
     ),
     _rule(
+        r"GGML_ASSERT\(n_ubatch > n_keep_tail\)",
+        "The micro-batch is too small for drafts of this depth on {model}.",
+        "Raise --ubatch above the number of drafted tokens plus one, or lower --mtp.",
+    ),
+    _rule(
         r"(?:no kernel image is available|unsupported toolchain|driver version is insufficient)",
         "The installed engine build does not fit this graphics card or its driver.",
         "Update the driver, or reinstall the engine for another build.",
