@@ -174,7 +174,9 @@ def test_errors_raise_the_exceptions_that_clients_expect(place: Place) -> None:
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as long:
             create(
-                model="default", messages=[{"role": "user", "content": "x" * 3 * CONTEXT}], stream=stream
+                model="default",
+                messages=[{"role": "user", "content": "x" * 3 * CONTEXT}],
+                stream=stream,
             )
         assert long.value.code == "context_length_exceeded"
         assert long.value.body["n_ctx"] == CONTEXT

@@ -163,7 +163,7 @@ async def _read(gateway: Gateway, request: dict[str, Any]) -> bytes:
 
 async def test_many_streams_at_once_do_not_mix(gateway: Gateway) -> None:
     bodies = await asyncio.gather(
-        *(_read(gateway, ask(tokens=count, pause=0.001, bytes=5)) for count in range(1, 41))
+        *(_read(gateway, ask(tokens=count, pause=0.001, bytes=5)) for count in range(1, 21))
     )
     for count, body in enumerate(bodies, start=1):
         words = (WORDS[index % len(WORDS)] for index in range(count))

@@ -41,6 +41,7 @@ def test_kinds(tmp_path: Path) -> None:
         "https:///x.gguf",
         "http://host:notaport/x",
         "http://a b/x",
+        "http://user:secret@host/x.gguf",
         "ftp://host/x.gguf",
         "s3://bucket/x.gguf",
     ],

@@ -36,19 +36,21 @@ def render(spec: ModelSpec, console: Console) -> None:
     console.print(_bytes_table(spec))
     for finding in spec.findings:
         console.print()
-        for line in finding_lines(finding):
-            console.print(line)
+        console.print(finding_table(finding))
 
 
-def finding_lines(finding: Finding) -> list[Text]:
-    """A finding on one to three lines."""
-    style = _STYLES.get(finding.severity, "")
-    lines = [Text.assemble((f"{finding.severity}: ", style), finding.title)]
+def finding_table(finding: Finding) -> Table:
+    """A finding: how bad and what, the numbers, what to do."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    severity = Text(f"{finding.severity}:", _STYLES.get(finding.severity, ""))
+    table.add_row(severity, Text(finding.title))
     if finding.evidence:
-        lines.append(Text(f"  {finding.evidence}"))
+        table.add_row("", Text(finding.evidence))
     if finding.fix:
-        lines.append(Text.assemble(("  hint: ", "dim"), finding.fix))
-    return lines
+        table.add_row(Text("hint:", "dim"), Text(finding.fix))
+    return table
 
 
 def _title(spec: ModelSpec) -> Text:
@@ -129,11 +131,9 @@ def _cache(spec: ModelSpec) -> str:
     if spec.window_bytes_per_sequence:
         text += f" + {format_bytes(spec.window_bytes_per_sequence)} of windows"
     if spec.recurrent_bytes_per_sequence:
-        text += f" + {format_bytes(spec.recurrent_bytes_per_sequence)} state"
-    if spec.window_bytes_per_sequence or spec.recurrent_bytes_per_sequence:
-        text += " per sequence"
+        text += f" + {format_bytes(spec.recurrent_bytes_per_sequence)} of state"
     at = min(8192, spec.context_length or 8192)
-    return f"{text}; {format_bytes(spec.cache_bytes(at))} at {at:,}"
+    return f"{text} = {format_bytes(spec.cache_bytes(at))} at {at:,}"
 
 
 def _bytes_table(spec: ModelSpec) -> Table:

@@ -149,6 +149,7 @@ def _summary(prepared: Prepared, engine: Engine, url: str, first: FirstAnswer) -
         "settings": choice.settings.to_json(),
         "reasons": [reason.to_json() for reason in choice.reasons],
         "memory": {"weights_bytes": choice.weights_bytes, "cache_bytes": choice.cache_bytes},
+        "started_at": _command_started_at(),
         "first_token_seconds": first.after_start_seconds,
         "decode_tokens_per_second": first.tokens_per_second,
         "findings": [finding.to_json() for finding in prepared.findings],

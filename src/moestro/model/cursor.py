@@ -65,13 +65,21 @@ class Cursor:
 
     def take(self, length: int, what: str) -> bytes:
         """The next `length` bytes."""
-        self._kept_bytes += length
-        if self._kept_bytes > MAX_KEPT_BYTES:
-            raise self._too_long(what)
+        self.keep(length, what)
         self._need(length, what)
         data = self._buffer[self._at : self._at + length]
         self._at += length
         return data
+
+    def keep(self, size_bytes: int, what: str) -> None:
+        """Counts memory that the reader is going to hold.
+
+        Raises:
+            ModelCorrupt: it would be more than any header needs.
+        """
+        self._kept_bytes += size_bytes
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            raise self._too_long(what)
 
     def unpack(self, layout: struct.Struct, what: str) -> tuple[int | float | bool, ...]:
         self._need(layout.size, what)

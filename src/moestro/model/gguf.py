@@ -29,7 +29,7 @@ MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 1 << 62
 MAX_ALIGNMENT = 1 << 20
 MAX_KEPT_TEXT_BYTES = 1 << 20
-MAX_KEPT_ITEMS = 4096
+MAX_KEPT_ITEMS = 1024
 DEFAULT_ALIGNMENT = 32
 
 _STRING, _ARRAY = 8, 9
@@ -179,6 +179,7 @@ def _array(cursor: Cursor, key: str) -> Value:
     if count > MAX_KEPT_ITEMS:
         cursor.skip(count * layout.size, key)
         return SkippedArray(count)
+    cursor.keep(8 * count, key)  # a member is a pointer here, whatever its size there
     values = struct.unpack(f"<{count}{layout.format[1:]}", cursor.take(count * layout.size, key))
     return [bool(value) for value in values] if kind == _BOOL else list(values)
 

@@ -178,11 +178,10 @@ def _weight_files(folder: Path) -> list[str]:
             raise ModelCorrupt(f"{index.name} names files outside its folder.", hint="Distrust it.")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
-            shown = ", ".join(shown(name) for name in missing[:3]) + (
-                ", …" if len(missing) > 3 else ""
-            )
+            few = ", ".join(shown(name) for name in missing[:3])
+            few += ", …" if len(missing) > 3 else ""
             raise ModelPartMissing(
-                f"{len(missing)} of {len(names)} weight files are missing: {shown}.",
+                f"{len(missing)} of {len(names)} weight files are missing: {few}.",
                 hint="The download is incomplete; get the missing files.",
             )
         return names

@@ -102,7 +102,8 @@ class Hyperparameters:
         return value
 
     def _wrong(self, key: str, value: object, wanted: str) -> ModelCorrupt:
+        said = shown(repr(value), 40)
         return ModelCorrupt(
-            f"{self._file_name} says {shown(key)} = {shown(repr(value), 40)}, which is not {wanted}.",
+            f"{self._file_name} says {shown(key)} = {said}, which is not {wanted}.",
             hint="The file was converted wrongly or is damaged; get another one.",
         )

@@ -99,6 +99,11 @@ def _url(text: str) -> Url:
         good = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         good = False
+    if good and "@" in parts.netloc:
+        raise UsageError(
+            "Addresses with a user's name or password in them are not supported.",
+            hint="Download the file and give its path.",
+        )
     if not good or any(ord(character) <= 32 for character in text):
         raise UsageError(
             f"“{text}” is not an address.", hint="Write it like https://host/model.gguf."

@@ -253,7 +253,7 @@ class _Chooser:
             "context-beyond-training",
             "The context is longer than the model was trained for",
             f"{settings.context:,} tokens asked for, {trained:,} trained",
-            f"The engine ends every stream at {trained:,} tokens; ask for that, and save the memory.",
+            f"The engine ends each stream at {trained:,} tokens; asking for that saves memory.",
         )
 
     def mtp_finding(self, settings: Settings) -> Finding | None:
