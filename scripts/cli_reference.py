@@ -17,7 +17,9 @@ INTRODUCTION = """\
 
 Every verb prints for people on stdout and progress on stderr; `--json` prints one JSON object on
 stdout and nothing else there. Exit status: 0 fine, 1 an error or a finding of severity *fail*,
-2 wrong usage, 130 interrupted. This page is written by `python scripts/cli_reference.py`.
+2 wrong usage, 130 interrupted; `up` ends with 0 when Ctrl-C stops a service that runs.
+
+This page is written by `python scripts/cli_reference.py`.
 """
 
 

@@ -43,6 +43,9 @@ def main(arguments: list[str]) -> int:
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted: the set-up is not complete. Run it again to go on.", file=sys.stderr)
+        return 130
     for stamp in (".ready", ".ready-dev") if dev else (".ready",):
         (VENV / stamp).touch()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -120,6 +121,25 @@ def test_a_failure_is_a_sentence(
     said = capsys.readouterr().err
     assert said.startswith("error: pip failed; is the network there?\n  boom")
     assert not (setup.VENV / ".ready").exists()
+
+
+def test_ctrl_c_is_a_sentence(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(*command: object, environment: object = None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup, "run", interrupted)
+    assert setup.main([]) == 130
+    assert "Interrupted: the set-up is not complete." in capsys.readouterr().err
+    assert not (setup.VENV / ".ready").exists()
+
+
+def test_the_source_distribution_holds_the_set_up():
+    """It holds the Makefile, which runs this script."""
+    project = tomllib.loads((SCRIPT.parents[1] / "pyproject.toml").read_text())
+    held = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert {"Makefile", "scripts"} <= set(held)
 
 
 def test_stamps(setup: ModuleType, shell: Shell):

@@ -12,13 +12,12 @@
     ├── DownloadError            network, hub, disk full, hash mismatch
     ├── EngineError              the inference engine
     │   ├── EngineMismatch       another engine build than the one this version was made for
-    │   ├── EngineStartFailed    it ended, or stayed silent, before it was ready
-    │   └── EngineGone           it ended while it had work
+    │   └── EngineStartFailed    it ended, or stayed silent, before it was ready
     └── GatewayError             the endpoint
         └── PortTaken            another program listens there
 
-An error has a `code` (stable, kebab-case, for programs), a sentence (for people) and mostly a `hint`
-(what to do next). Foreign exceptions are translated where they enter, with `raise … from`.
+An error has a `code` (stable, kebab-case, for programs), a sentence (for people) and mostly a
+`hint` (what to do next). Foreign exceptions are translated where they enter, with `raise … from`.
 """
 
 from __future__ import annotations
@@ -87,11 +86,24 @@ class EngineMismatch(EngineError):
 
 
 class EngineStartFailed(EngineError):
+    """`log_tail` holds the engine's last lines where they tell more than the sentence does."""
+
     code = "engine-start-failed"
 
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+        log_tail: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(sentence, hint=hint, code=code)
+        self.log_tail = log_tail
 
-class EngineGone(EngineError):
-    code = "engine-gone"
+    def to_json(self) -> dict[str, object]:
+        log = {"log_tail": list(self.log_tail)} if self.log_tail else {}
+        return {**super().to_json(), **log}
 
 
 class GatewayError(MoestroError):

@@ -200,9 +200,13 @@ class Launches:
         self.models: list[str] = []
         self.running = 0
 
-    @asynccontextmanager
-    async def __call__(self, model: str, **settings: Any) -> AsyncIterator[str]:
+    def prepare(self, model: str, wishes: Any) -> str:
         self.models.append(model)
+        return model
+
+    @asynccontextmanager
+    async def launched(self, prepared: str) -> AsyncIterator[str]:
+        assert prepared == self.models[-1]
         self.running += 1
         try:
             yield self.url
@@ -213,7 +217,8 @@ class Launches:
 @pytest.fixture
 def launches(place: Place, monkeypatch: pytest.MonkeyPatch) -> Launches:
     launches = Launches(place.url)
-    monkeypatch.setattr("moestro.cli.launch.launched", launches)
+    monkeypatch.setattr("moestro.cli.launch.prepare", launches.prepare)
+    monkeypatch.setattr("moestro.cli.launch.launched", launches.launched)
     return launches
 
 

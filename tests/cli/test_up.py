@@ -156,16 +156,22 @@ def test_openai_client_streams_a_story(demo: Up) -> None:
     assert len(re.findall(r"[A-Z][^.!?]*[a-z][.!?]", story)) >= 3, story
 
 
-@pytest.mark.parametrize(("first", "second"), [(47, 38), (12, 30), (99, 1), (25, 25), (64, 29)])
-def test_the_demo_model_adds(demo: Up, first: int, second: int) -> None:
-    reply = demo.client().chat.completions.create(
-        model="moestro-demo",
-        messages=[{"role": "user", "content": f"What is {first} + {second}?"}],
-        temperature=0,
-        max_tokens=40,
-    )
-    answer = reply.choices[0].message.content or ""
-    assert str(first + second) in re.findall(r"\d+", answer), answer
+def test_the_demo_model_adds(demo: Up) -> None:
+    """Its card has the share of all ten thousand sums; these are every 499th of them."""
+    client = demo.client()
+    right = []
+    pairs = [divmod(number, 100) for number in range(0, 10_000, 499)]
+    for first, second in pairs:
+        reply = client.chat.completions.create(
+            model="moestro-demo",
+            messages=[{"role": "user", "content": f"What is {first} + {second}?"}],
+            temperature=0,
+            max_tokens=40,
+        )
+        numbers = re.findall(r"\d+", reply.choices[0].message.content or "")
+        right.append(numbers[-1:] == [str(first + second)])
+    assert len(right) == 21
+    assert sum(right) >= 19, dict(zip(pairs, right, strict=True))
 
 
 def test_openai_client_gets_a_tool_call(demo: Up) -> None:
@@ -230,6 +236,104 @@ def test_a_second_real_model() -> None:
         assert "star" in (reply.choices[0].message.content or "")
 
 
+def test_run_starts_a_model_of_its_own_and_leaves_nothing(tiny: Path) -> None:
+    done = moestro("run", "Hello", "--model", str(tiny), "--max-tokens", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["model"] == "tiny-qwen35moe"
+    assert 1 <= answer["usage"]["completion_tokens"] <= 5
+    assert done.stderr == f"Starting {tiny} for this call …\n"
+
+
+def test_ctrl_c_during_an_own_answer_is_quiet(tiny: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moestro", "run", "Hello", "--model", str(tiny)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    guard = threading.Timer(START_SECONDS, process.kill)
+    guard.start()
+    process.stdout.read(1)
+    engines = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    guard.cancel()
+    assert process.returncode in (0, 130)  # 0: the random model had just said its last word
+    assert errors.decode() == f"Starting {tiny} for this call …\n"
+    assert engines
+    assert all(gone(engine.pid) for engine in engines)
+
+
+def test_ctrl_c_ends_a_download_at_once() -> None:
+    """A server that drips: the first bytes of a GGUF, then nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reached = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 1000000\r\n"
+                connection.sendall(head + b"Content-Range: bytes 0-999999/1000000\r\n\r\nGGUF")
+                reached.set()
+                connection.recv(4096)
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/model.gguf"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moestro", "run", "Hello", "--model", address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert reached.wait(START_SECONDS)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "Hi", "--url", "http://a..b"),
+        ("up", "--host", "a..b"),
+        ("up", "--threads", "99999999999"),
+        ("inspect", "no\udcffsuch.gguf"),
+    ],
+)
+def test_nonsense_is_answered_with_a_sentence(arguments: tuple[str, ...]) -> None:
+    done = moestro(*arguments)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "rror: " in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["> /dev/full", ">&-", "| true"])
+def test_output_that_nobody_takes(tiny: Path, redirection: str) -> None:
+    command = f"'{sys.executable}' -m moestro inspect '{tiny}' {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if "full" in redirection else 0)
+
+
+def test_an_ascii_terminal_gets_question_marks(tiny: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "moestro", "inspect", str(tiny)],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"qwen35moe" in done.stdout
+
+
 def test_no_engine_outlives_a_killed_parent(tiny: Path) -> None:
     with up(str(tiny)) as running:
         assert psutil.pid_exists(running.engine_pid)
@@ -244,7 +348,12 @@ def test_a_killed_engine_turns_health_red_and_fails_who_waits(tiny: Path) -> Non
 
         def ask() -> None:
             try:
-                running.client().completions.create(model="default", prompt="x", max_tokens=4000)
+                running.client().completions.create(
+                    model="default",
+                    prompt="x",
+                    max_tokens=4000,
+                    extra_body={"ignore_eos": True},
+                )
             except openai.APIStatusError as error:
                 errors.append(error)
 

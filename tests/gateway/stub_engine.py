@@ -5,10 +5,12 @@ What it does with a request stands in the request itself, under `stub` (or else 
     {"stub": {"tokens": 3, "pause": 0.01}}         so many events, with a pause before each
     {"stub": {"die_after": 2}}                     the process "ends" after two events
     {"stub": {"cut_after": 2}}                     the connection breaks, the engine lives on
+    {"stub": {"close_after": 2}}                   the connection ends politely, in the body
     {"stub": {"stop_after": 2}}                    a proper end of the body, but without [DONE]
     {"stub": {"error_after": 2}}                   an error event in the stream
-    {"stub": {"bytes": 1}}                         the stream is sent in pieces of so many bytes
+    {"stub": {"bytes": 1}}                         the answer is sent in pieces of so many bytes
     {"stub": {"status": 400, "body": "…"}}         this answer
+    {"stub": {"half": true}}                       half of a whole answer, and the connection breaks
     {"stub": {"hang": true}}                       nothing, for ever
 """
 
@@ -87,11 +89,9 @@ class StubEngine:
     async def stop(self, grace_seconds: float = 5.0) -> None:
         await self._finish(EngineState.STOPPED, EngineExit("Stopped as asked.", 0, None))
 
-    async def kill(self) -> None:
+    async def kill(self, sentence: str = "The engine was killed (SIGKILL).") -> None:
         """What `kill -9` does: every connection breaks, and the exit is noticed."""
-        await self._finish(
-            EngineState.FAILED, EngineExit("The engine was killed (SIGKILL).", None, "SIGKILL")
-        )
+        await self._finish(EngineState.FAILED, EngineExit(sentence, None, "SIGKILL"))
 
     async def _finish(self, state: EngineState, exit_: EngineExit) -> None:
         if self._exit is None:
@@ -134,11 +134,9 @@ class StubEngine:
         if script.get("hang"):
             await asyncio.Event().wait()
         if "status" in script:
-            return web.Response(
-                status=script["status"],
-                text=script.get("body", ""),
-                content_type="application/json",
-            )
+            return await self._answer(request, script["status"], script)
+        if script.get("half"):
+            return await self._answer(request, 200, {"body": json.dumps(whole("ab")), **script})
         count = script.get("tokens", 3)
         if not data.get("stream"):
             await asyncio.sleep(script.get("pause", 0) * count)
@@ -156,6 +154,10 @@ class StubEngine:
                 assert request.transport is not None
                 request.transport.abort()
                 return response
+            if index == script.get("close_after"):
+                assert request.transport is not None
+                request.transport.close()
+                await asyncio.sleep(60)
             if index == script.get("stop_after"):
                 return response
             if index == script.get("error_after"):
@@ -164,6 +166,25 @@ class StubEngine:
                 return response
             await self._send(response, chunk(WORDS[index % len(WORDS)]), script.get("bytes"))
         await self._send(response, b"data: [DONE]\n\n", script.get("bytes"))
+        return response
+
+    async def _answer(
+        self, request: web.Request, status: int, script: dict[str, Any]
+    ) -> web.StreamResponse:
+        body = script.get("body", "").encode()
+        response = web.StreamResponse(
+            status=status,
+            headers={"content-type": "application/json", "content-length": str(len(body))},
+        )
+        await response.prepare(request)
+        size = script.get("bytes") or len(body) or 1
+        assert request.transport is not None
+        for start in range(0, len(body), size):
+            if script.get("half") and start:
+                request.transport.abort()
+                break
+            await response.write(body[start : start + size])
+            await asyncio.sleep(0.01 if size < len(body) else 0)  # a segment of its own
         return response
 
     async def _send(self, response: web.StreamResponse, event: bytes, size: int | None) -> None:

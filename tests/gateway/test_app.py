@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from starlette.datastructures import URL
+from starlette.requests import HTTPConnection
 
 from moestro.engine import EngineState
 from moestro.gateway.server import bind, serving
@@ -121,6 +123,73 @@ async def test_embeddings_are_refused_clearly_and_without_retry(gateway: Gateway
         assert response.status == 501
         assert response.headers["x-should-retry"] == "false"
         assert (await error_of(response))["code"] == "not_supported"
+
+
+async def test_the_key_goes_to_the_engine_only(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frameworks have built a request's URL from its Host header, path included. Here is one that
+    does: neither the engine's key nor an error may go by that URL."""
+    stolen: list[bytes] = []
+
+    async def steal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stolen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(steal, "127.0.0.1", 0) as thief:
+        host = f"a//127.0.0.1:{thief.sockets[0].getsockname()[1]}/steal?"
+        believed = property(lambda request: URL(f"http://{host}{request.scope['path']}"))
+        monkeypatch.setattr(HTTPConnection, "url", believed)
+        for path, body in ((CHAT, MESSAGES), ("/v1/completions", {"prompt": "Hi"})):
+            async with gateway.http.post(path, json=body, headers={"host": host}) as response:
+                assert response.status == 200
+        for method, path in (("GET", CHAT), ("GET", "/nope")):
+            async with gateway.http.request(method, path, headers={"host": host}) as response:
+                message = (await error_of(response))["message"]
+            assert path in message
+            assert "steal" not in message
+    assert stolen == []
+    assert gateway.engine.requests == [MESSAGES, {"prompt": "Hi"}]
+
+
+async def test_half_a_character_in_a_request_is_no_failure_of_ours(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    lone = "\ud800"
+    async with gateway.http.post(CHAT, json={**MESSAGES, "model": lone}) as response:
+        assert response.status == 404
+        error = await error_of(response)
+    assert (error["code"], "\ufffd" in error["message"]) == ("model_not_found", True)
+    asked = {
+        "messages": [{"role": "user", "content": lone}],
+        "stub": {"status": 400, "body": json.dumps({"error": {"message": f"no {lone}"}})},
+    }
+    async with gateway.http.post(CHAT, json=asked) as response:
+        assert response.status == 400
+        assert (await error_of(response))["message"] == "no \ufffd"
+    assert gateway.engine.requests == [asked]
+    async with gateway.http.post(CHAT, json={**asked, "stub": {"tokens": 1}}) as response:
+        assert response.status == 200
+    assert caplog.text == ""
+
+
+async def test_a_model_whose_name_is_not_utf_8(caplog: pytest.LogCaptureFixture) -> None:
+    """Python names a file `caf<0xE9>.gguf` so."""
+    engine = StubEngine()
+    service = Service(engine, stub_request("caf\udce9", "/models/file\udce9.gguf"))
+    async with serving(service, bind(port=0)) as url, aiohttp.ClientSession(url) as http:
+        async with http.get("/v1/models") as response:
+            (model,) = (await response.json())["data"]
+        assert (model["id"], model["aliases"]) == ("caf\ufffd", ["file\ufffd", "default"])
+        for name in (model["id"], model["aliases"][0]):
+            async with http.post(CHAT, json={**MESSAGES, "model": name}) as response:
+                assert response.status == 200
+        await engine.kill("caf\udce9 ended.")
+        for path, status in (("/", 200), ("/health", 503)):
+            async with http.get(path) as response:
+                assert response.status == status
+                assert "caf\ufffd ended." in await response.text()
+    assert caplog.text == ""
 
 
 async def test_health_of_a_ready_engine(gateway: Gateway) -> None:
@@ -248,6 +317,7 @@ async def test_our_own_mistakes_are_an_envelope_too(
     monkeypatch.setattr(gateway.service, "refusal", broken)
     async with gateway.http.get("/health") as response:
         assert response.status == 500
+        assert response.headers["x-request-id"]
         error = await error_of(response)
     assert (error["code"], error["source"]) == ("gateway_failed", "gateway")
     assert "planted" not in str(error)
@@ -273,6 +343,7 @@ async def test_what_is_not_http_gets_an_envelope(gateway: Gateway, request_: byt
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nx-request-id: req_" in head
     assert json.loads(body)["error"]["code"] == "invalid_http"
 
 

@@ -25,9 +25,11 @@ async def stranger(
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 def events(*data: object, done: bool = True) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -184,6 +186,60 @@ async def test_a_stream_of_nonsense_is_called_so(event: bytes) -> None:
     assert caught.value.code == "not-an-endpoint"
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": {}},
+        {"choices": {"0": 1}},
+        {"choices": "abc"},
+        {"choices": [5]},
+        {"choices": [None]},
+        {"choices": [[]]},
+        {"choices": [{"delta": "abc"}]},
+        {"choices": [{"delta": [1]}]},
+        {"choices": [{"delta": {"content": ["a"]}}]},
+        {"choices": [{"delta": {"reasoning_content": 5}}]},
+        {"choices": [{"delta": {}, "finish_reason": {"a": 1}}]},
+        {"choices": [], "usage": [5]},
+        {"choices": [], "model": ["m"]},
+    ],
+    ids=json.dumps,
+)
+async def test_events_of_another_shape_are_called_so(event: dict[str, object]) -> None:
+    async with (
+        stranger(events(event)) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        with pytest.raises(GatewayError) as caught:
+            async for _ in stream:
+                pass
+        assert stream.answer.text == ""
+    assert caught.value.code == "not-an-endpoint"
+
+
+async def test_what_an_event_leaves_out_or_leaves_null_is_no_mistake() -> None:
+    nothing = {"model": None, "choices": None, "usage": None, "error": None}
+    sparse = {"choices": [{"delta": None, "finish_reason": None}]}
+    async with (
+        stranger(events(nothing, {}, sparse, delta(content="a"))) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        assert [piece.text async for piece in stream] == ["a"]
+
+
+async def test_half_a_character_in_an_answer_can_be_printed() -> None:
+    async with (
+        stranger(events(delta(content="a\ud83e", reasoning_content="\udd99"))) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        pieces = [piece async for piece in stream]
+    assert [(piece.text, piece.reasoning) for piece in pieces] == [("a\ufffd", "\ufffd")]
+    assert stream.answer.text.encode()
+
+
 async def test_a_refusal_without_words() -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({"detail": "no"}, status=418)
@@ -208,7 +264,19 @@ def test_addresses_as_people_type_them(typed: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["", "ftp://x", "http://", "http://a:b", "http://[::1", "x:99999"]
+    "typed",
+    [
+        "",
+        "ftp://x",
+        "http://",
+        "http://a:b",
+        "http://[::1",
+        "x:99999",
+        "http://a..b",
+        "a..b:80",
+        "http://.a",
+        f"http://{'x' * 64}",
+    ],
 )
 def test_what_is_no_address(typed: str) -> None:
     with pytest.raises(UsageError):

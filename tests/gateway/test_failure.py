@@ -83,6 +83,26 @@ def test_an_engine_may_answer_nonsense(body: bytes) -> None:
     assert "500" in error.message
 
 
+@pytest.mark.parametrize("name", ["message", "type", "param", "source", "hint"])
+def test_no_number_of_an_engine_takes_the_place_of_ours(name: str) -> None:
+    error = failure.from_engine(400, json.dumps({"error": {name: 7, "n_ctx": 8}}).encode())
+    body = error.to_json()["error"]
+    assert body["n_ctx"] == 8
+    assert body.get(name) != 7
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\udcff x", "a\udfff"])
+def test_an_envelope_is_utf_8_whatever_it_quotes(text: str) -> None:
+    error = failure.unknown_model(text, [text])
+    for data in (error.body(), error.event().removeprefix(b"data: ")):
+        assert "\ufffd" in json.loads(data.decode())["error"]["message"]
+
+
+def test_an_engine_s_error_nested_without_end() -> None:
+    deep = b'{"error":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    assert failure.from_engine(500, deep).status == 500
+
+
 def test_retry_advice_is_a_header() -> None:
     assert failure.unavailable("x", "y").headers()["retry-after"] == "2"
     assert failure.not_supported("x", "y").headers()["x-should-retry"] == "false"

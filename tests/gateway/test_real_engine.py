@@ -274,10 +274,7 @@ def test_leaving_leaves_no_process(serve: Callable[..., Any], tiny: Path) -> Non
 
 @pytest.fixture(scope="module")
 def demo_place(serve: Callable[..., Any]) -> Iterator[Place]:
-    path = demo.model_path()
-    if not path.exists():
-        pytest.skip("the demo model has not been made yet")
-    with serve(path, "demo") as running:
+    with serve(demo.model_path(), "demo") as running:
         yield running
 
 

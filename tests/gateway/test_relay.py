@@ -86,6 +86,42 @@ async def test_an_engine_s_error_gets_our_envelope(
         assert {"param", "source", "type"} <= set(error)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_engine_s_error_may_arrive_in_pieces(gateway: Gateway, stream: bool) -> None:
+    reason = "no such thing, " * 20
+    body = json.dumps({"error": {"message": reason, "type": "invalid_request_error"}})
+    async with gateway.http.post(
+        CHAT, json=ask(stream=stream, status=400, body=body, bytes=100)
+    ) as response:
+        assert response.status == 400
+        error = (await response.json())["error"]
+    assert (error["message"], error["code"]) == (reason, "invalid_request")
+
+
+async def test_an_engine_s_error_is_read_up_to_a_bound(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.relay.MAX_ERROR_BYTES", 1000)
+    for length, known in ((900, True), (5_000, False)):
+        reason = "x" * length
+        body = json.dumps({"error": {"message": reason}})
+        async with gateway.http.post(CHAT, json=ask(status=500, body=body)) as response:
+            assert response.status == 500
+            message = (await response.json())["error"]["message"]
+        assert (message == reason) is known
+
+
+async def test_a_whole_answer_that_breaks_is_an_error(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.service.EXIT_REASON_SECONDS", 0.1)
+    request = ask(stream=False, half=True, bytes=20)
+    async with gateway.http.post(CHAT, json=request) as response:
+        assert response.status == 502
+        error = (await response.json())["error"]
+    assert (error["code"], error["source"]) == ("engine_broke_off", "engine")
+
+
 async def test_an_error_inside_a_stream_gets_our_envelope_and_ends_it(gateway: Gateway) -> None:
     async with gateway.http.post(CHAT, json=ask(tokens=5, error_after=2)) as response:
         *words, last = events_of(await response.read())
@@ -103,12 +139,16 @@ async def test_a_stream_says_when_its_engine_died(gateway: Gateway) -> None:
     assert "SIGKILL" in error["message"]
 
 
-@pytest.mark.parametrize("how", ["cut_after", "stop_after"])
-async def test_no_stream_ends_silently_before_it_is_done(gateway: Gateway, how: str) -> None:
-    async with gateway.http.post(CHAT, json=ask(True, tokens=5, **{how: 2})) as response:
+@pytest.mark.parametrize("how", ["cut_after", "close_after", "stop_after"])
+@pytest.mark.parametrize("count", [0, 2])
+async def test_no_stream_ends_silently_before_it_is_done(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, how: str, count: int
+) -> None:
+    monkeypatch.setattr("moestro.gateway.service.EXIT_REASON_SECONDS", 0.1)
+    async with gateway.http.post(CHAT, json=ask(True, tokens=5, **{how: count})) as response:
         *words, last = events_of(await response.read())
     # Half an event that the engine had sent is not passed on.
-    assert words == [chunk(WORDS[0]), chunk(WORDS[1])]
+    assert words == [chunk(word) for word in WORDS[:count]]
     assert error_in(last)["code"] == "engine_broke_off"
     async with gateway.http.get("/health") as health:
         assert health.status == 200

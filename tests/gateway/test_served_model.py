@@ -20,6 +20,18 @@ def test_a_split_model_is_known_without_its_part_number() -> None:
     assert model.aliases == ("V3-Q4", "default")
 
 
+def test_what_only_looks_like_a_part_keeps_its_name() -> None:
+    model = ServedModel.of(stub_request("v3", "/models/V3-00009-of-00002.gguf"))
+    assert model.aliases == ("V3-00009-of-00002", "default")
+
+
+def test_a_name_that_no_client_could_send_gets_one_that_it_can() -> None:
+    model = ServedModel.of(stub_request("a\udce9", "/models/b\udce9-00001-of-00002.gguf"))
+    assert model.names == ("a\ufffd", "b\ufffd", "default")
+    same = ServedModel.of(stub_request("a\udce9", "/models/a\udce9.gguf"))
+    assert same.names == ("a\ufffd", "default")
+
+
 def test_no_name_is_listed_twice() -> None:
     assert ServedModel.of(stub_request("a", "/models/a.gguf")).names == ("a", "default")
     assert ServedModel.of(stub_request("default", "/m/default.gguf")).names == ("default",)

@@ -44,7 +44,7 @@ def _accept(listener: socket.socket) -> tuple[socket.socket, object]:
     return listener.accept()
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "203.0.113.1"])
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "203.0.113.1", "a..b", "x" * 64, "a\0b"])
 def test_an_address_of_another_machine(host: str) -> None:
     with pytest.raises(GatewayError) as caught:
         bind(host, 0)
@@ -128,6 +128,36 @@ async def test_a_signal_ends_the_loading() -> None:
         await served.task
     assert not served.url.done()
     assert served.engine.state is EngineState.STOPPED
+
+
+class Deaf(StubEngine):
+    """Hears of no stop before it is ready, which it never becomes."""
+
+    async def start(self, timeout_seconds: float | None = None) -> None:
+        self.started = True
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.started = False
+
+    async def stop(self, grace_seconds: float = 5.0) -> None:
+        return
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_a_start_that_does_not_listen(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.server.START_END_SECONDS", 0.05)
+    engine = Deaf()
+    served = Served(engine)
+    await asyncio.sleep(0.05)
+    assert engine.started
+    os.kill(os.getpid(), number)
+    async with asyncio.timeout(10):
+        await served.task
+    assert not engine.started
+    assert not served.url.done()
 
 
 async def test_a_start_that_fails_is_raised() -> None:

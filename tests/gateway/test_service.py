@@ -68,6 +68,39 @@ async def test_stopping_while_it_loads() -> None:
         await starting
 
 
+async def test_a_stop_wins_over_a_start_that_did_not_hear_it() -> None:
+    class Busy(StubEngine):
+        """Hears of no stop before it is ready."""
+
+        stops = 0
+
+        async def stop(self, grace_seconds: float = 5.0) -> None:
+            self.stops += 1
+            if self.state is EngineState.READY:
+                await super().stop(grace_seconds)
+
+    engine = Busy(start_seconds=0.1)
+    service = Service(engine, stub_request())
+    starting = asyncio.create_task(service.start())
+    await asyncio.sleep(0.01)
+    await service.stop()
+    assert (engine.stops, engine.state) == (1, EngineState.STARTING)
+    with pytest.raises(EngineStartFailed, match="stopped before"):
+        await starting
+    assert (engine.stops, engine.state) == (2, EngineState.STOPPED)
+    assert refusal_code(service) == "shutting_down"
+    await service.stop()
+
+
+async def test_a_service_that_was_stopped_starts_no_engine() -> None:
+    engine = StubEngine()
+    service = Service(engine, stub_request())
+    await service.stop()
+    with pytest.raises(EngineStartFailed, match="stopped before"):
+        await service.start()
+    assert engine.address == ""
+
+
 async def test_stopping_twice_or_before_the_start_is_harmless() -> None:
     service = Service(StubEngine(), stub_request())
     await service.stop()

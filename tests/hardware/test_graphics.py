@@ -18,7 +18,7 @@ from moestro.hardware.graphics import (
     parse_rocminfo,
 )
 from moestro.hardware.tools import run_tool
-from moestro.units import GIB, MIB
+from moestro.units import MIB
 
 NVIDIA_TABLE = """\
 Sat Nov 21 10:00:00 2026
@@ -129,11 +129,6 @@ def test_kernel_topology(number: int, target: str | None):
 def test_rocm_version():
     assert parse_rocm_version("7.2.4-93\n") == (7, 2)
     assert parse_rocm_version("") is None
-
-
-def test_description():
-    assert Gpu("nvidia", "RTX", 24 * GIB).describe() == "RTX (24.0 GiB)"
-    assert Gpu("apple", "Apple M4 GPU").describe() == "Apple M4 GPU"
 
 
 def fake_tool(folder: Path, name: str, script: str) -> None:

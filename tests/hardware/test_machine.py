@@ -48,13 +48,6 @@ def test_a_model_may_use_the_gpus_own_memory_too():
     assert replace(MACHINE, gpus=(Gpu("apple", "M4"),)).usable_memory_bytes == 50 * GIB
 
 
-def test_description():
-    assert MACHINE.describe() == "Some CPU, 8 cores, 50.0 GiB of 64.0 GiB memory free, no GPU"
-    fewer = replace(MACHINE, usable_cores=1, processor=None, gpus=(Gpu("nvidia", "A", GIB),))
-    assert fewer.describe().startswith("x86_64, 1 of 8 cores, ")
-    assert fewer.describe().endswith(", A (1.00 GiB)")
-
-
 def test_processor_names():
     assert parse_cpuinfo("processor\t: 0\nmodel name\t: AMD EPYC 7B13\n") == "AMD EPYC 7B13"
     assert parse_cpuinfo("processor : 0\nModel : Raspberry Pi 5 Model B\n") == (

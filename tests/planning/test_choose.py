@@ -64,8 +64,8 @@ def test_every_choice_has_exactly_one_reason(specs: dict[str, ModelSpec]) -> Non
         for wishes in (Wishes(), Wishes(context=100, parallel=3, mtp=1, gpu_layers=2, ubatch=64)):
             reasons = [reason.setting for reason in choose(spec, machine(64), wishes).reasons]
             assert len(reasons) == len(set(reasons))
-            # The cache types are chosen together, and sharing is off unless it is asked for.
-            assert names - set(reasons) <= {"cache_type_v", "unified"}
+            # The cache types are chosen together, and share a reason.
+            assert set(reasons) == names - {"cache_type_v"}
 
 
 def test_what_the_user_fixed_stays_fixed(specs: dict[str, ModelSpec]) -> None:

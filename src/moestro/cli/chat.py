@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from moestro.cli.endpoint import Endpoint, endpoint
+from moestro.cli.endpoint import Endpoint, find, reached
 from moestro.cli.loop_thread import LoopThread
 from moestro.cli.printer import Printer
 from moestro.cli.sampling import Sampling, sampling_options
@@ -32,7 +32,8 @@ def command(model: str | None, url: str | None, system: str | None, **sampling: 
     Uses the endpoint that runs on this machine; where none does, the model is started for as long
     as the conversation lasts.
     """
-    with LoopThread() as loop, loop.entered(endpoint(model, url)) as place:
+    found = find(model, url)
+    with LoopThread() as loop, loop.entered(reached(found)) as place:
         _converse(loop, Conversation(place, system, Sampling(**sampling)))
     return 0
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moestro.errors import GatewayError
 from moestro.gateway.client import EndpointClient
 from moestro.gateway.defaults import DEFAULT_URL
+from moestro.model.splits import model_name
+
+if TYPE_CHECKING:
+    from moestro.cli.launch import Prepared
 
 DEMO = "demo"
 DEMO_NAME = "moestro-demo"
@@ -25,34 +30,62 @@ class Endpoint:
     model: str | None
 
 
-@asynccontextmanager
-async def endpoint(model: str | None, url: str | None) -> AsyncIterator[Endpoint]:
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An endpoint that somebody else keeps. `model` None asks it what it has."""
+
+    url: str
+    model: str | None
+
+
+def find(model: str | None, url: str | None) -> Running | Prepared:
     """The endpoint at `url` if one is given. Otherwise the one at the default address, if it is
-    moestro's and serves `model`; otherwise `model` (the demo model) is started for as long as the
-    context lasts.
+    moestro's and serves `model`. Otherwise `model` (the demo model), prepared to be started.
+
+    Runs in the main thread and outside of any event loop, so that Ctrl-C ends a download at once.
 
     Raises:
-        GatewayError: nothing answers at `url`.
-        MoestroError: the model could not be started.
+        MoestroError: the model cannot be read, fetched or run here.
     """
     if url is not None:
-        async with EndpointClient(url) as client:
-            models = await client.models()
-            name = model or (models[0].get("id") if models else None)
-            yield Endpoint(client, name if isinstance(name, str) else None)
-        return
-    async with EndpointClient(DEFAULT_URL) as client:
-        running, name = await _running(client, model)
-        if running:
-            yield Endpoint(client, name)
-            return
+        return Running(url, model)
+    running = asyncio.run(_find_running(model))
+    if running is not None:
+        return running
     # Imported here: a verb that finds a running endpoint needs no engine.
-    from moestro.cli.launch import launched
+    from moestro.cli.launch import prepare
+    from moestro.planning import Wishes
 
     wanted = model or DEMO
     print(f"Starting {wanted} for this call …", file=sys.stderr)
-    async with launched(wanted) as base_url, EndpointClient(base_url) as client:
+    return prepare(wanted, Wishes())
+
+
+@asynccontextmanager
+async def reached(place: Running | Prepared) -> AsyncIterator[Endpoint]:
+    """The endpoint that `find` found, ready to be asked; what it prepared runs as long as the
+    context lasts.
+
+    Raises:
+        GatewayError: nothing answers there.
+        EngineError: the model could not be started.
+    """
+    if isinstance(place, Running):
+        async with EndpointClient(place.url) as client:
+            models = await client.models()
+            name = place.model or (models[0].get("id") if models else None)
+            yield Endpoint(client, name if isinstance(name, str) else None)
+        return
+    from moestro.cli.launch import launched
+
+    async with launched(place) as base_url, EndpointClient(base_url) as client:
         yield Endpoint(client, None)
+
+
+async def _find_running(wanted: str | None) -> Running | None:
+    async with EndpointClient(DEFAULT_URL) as client:
+        running, name = await _running(client, wanted)
+    return Running(DEFAULT_URL, name) if running else None
 
 
 async def _running(client: EndpointClient, wanted: str | None) -> tuple[bool, str | None]:
@@ -78,4 +111,4 @@ def _names(wanted: str) -> set[str]:
     """How a model that was started from this argument may be called by its endpoint."""
     if wanted == DEMO:
         return {DEMO, DEMO_NAME}
-    return {wanted, PurePath(wanted).stem if wanted.endswith(".gguf") else wanted}
+    return {wanted, model_name(PurePath(wanted))}

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from moestro.cli.resolve import resolve
 from moestro.engine import EngineRequest
 from moestro.errors import ModelUnsupported, MoestroError
 from moestro.findings import Finding, Severity
 from moestro.hardware import Machine, this_machine
-from moestro.model import Folder, HubRef, LocalFile, ModelSpec, Url, read_model
+from moestro.model import HubRef, ModelSpec, Url, read_model
+from moestro.model.splits import model_name
 from moestro.planning import Choice, Wishes, choose
 
 
@@ -32,11 +32,8 @@ class Prepared:
 
     @property
     def name(self) -> str:
-        """What clients call the model: the file's stem without the number of a split part."""
-        from moestro.model.splits import parse_split_name
-
-        split = parse_split_name(self.path.name)
-        return split.stem if split is not None else self.path.stem
+        """What clients call the model."""
+        return model_name(self.path)
 
     def request(self) -> EngineRequest:
         projector = self.model.projector
@@ -61,48 +58,45 @@ def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
             f"{text} holds safetensors; the engine here runs GGUF files.",
             hint="Convert it with llama.cpp's convert_hf_to_gguf.py, or take a GGUF of the model.",
         )
-    choice = choose(model, machine, wishes)
-    refuse_failures((*model.findings, *choice.findings), anyway=anyway)
-    match reference:
-        case LocalFile() | Folder():
-            path = Path(model.files[0].location)
-        case HubRef() | Url():
-            from moestro.cli.fetching import fetch_with_progress
+    prepared = Prepared(
+        model, Path(model.files[0].location), machine, choose(model, machine, wishes)
+    )
+    if not anyway:
+        refuse_failures(prepared.findings)
+    if isinstance(reference, HubRef | Url):
+        from moestro.cli.fetching import fetch_with_progress
 
-            path = fetch_with_progress(reference, model.name or text)
-            model = read_model(LocalFile(path))
-        case _:
-            raise AssertionError(reference)
-    return Prepared(model, path, machine, choose(model, machine, wishes))
+        path = fetch_with_progress(reference, model.name or text)
+        return prepare(str(path), wishes, anyway=anyway)
+    return prepared
 
 
-def refuse_failures(findings: tuple[Finding, ...], *, anyway: bool) -> None:
+def refuse_failures(findings: tuple[Finding, ...]) -> None:
     """Raises the first finding of severity fail as an error."""
     failed = [finding for finding in findings if finding.severity is Severity.FAIL]
-    if not failed or anyway:
+    if not failed:
         return
     first = failed[0]
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     evidence = f": {first.evidence}" if first.evidence else ""
     raise MoestroError(
         f"{first.title}{evidence}{more}.",
-        hint=f"{first.fix or 'See moestro inspect.'} --anyway starts all the same.",
+        hint=f"{first.fix or 'See moestro inspect.'} moestro up --anyway starts all the same.",
         code=first.code,
     )
 
 
 @asynccontextmanager
-async def launched(model: str, **wishes: Any) -> AsyncIterator[str]:
+async def launched(prepared: Prepared) -> AsyncIterator[str]:
     """A model behind an endpoint on a free port for as long as the context lasts; yields its URL.
 
     Raises:
-        MoestroError: whatever keeps it from being served.
+        EngineError: the engine did not come up.
     """
     from moestro.engine.llama_cpp.process import LlamaCppEngine
     from moestro.gateway.server import bind, serving
     from moestro.gateway.service import Service
 
-    prepared = prepare(model, Wishes(**wishes))
     listener = bind(port=0)
     request = prepared.request()
     async with serving(Service(LlamaCppEngine(request), request), listener) as url:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import json
 import os
 import sys
@@ -11,7 +13,9 @@ from typing import Any
 import click
 
 from moestro import __version__
-from moestro.errors import MoestroError
+from moestro.errors import MoestroError, UsageError
+
+INTERRUPTED = 130
 
 # Verb → the line that `moestro --help` shows. A verb's module is imported when the verb is used, so
 # that help and `inspect` do not pay for the gateway.
@@ -55,32 +59,61 @@ def report_error(error: MoestroError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": error.to_json()}, ensure_ascii=False))
         return
+    for line in getattr(error, "log_tail", ()):
+        print(f"  {line}", file=sys.stderr)
     print(f"error: {error.sentence}", file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
 
 
+def tame_streams() -> None:
+    """Closed standard streams become empty ones, and what an encoding lacks a question mark, so
+    that no verb has to think of either."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit status: 0 fine, 1 an error or a finding of
     severity fail, 2 wrong usage, 130 interrupted."""
+    tame_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
     try:
         result: Any = cli.main(args=arguments, prog_name="moestro", standalone_mode=False)
+        sys.stdout.flush()
     except MoestroError as error:
-        report_error(error, as_json="--json" in arguments)
+        report_error(error, as_json=as_json)
         return error.exit_status
-    except click.exceptions.Abort:
-        return 130
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return INTERRUPTED
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            report_error(UsageError(error.format_message()), as_json=True)
+        else:
+            error.show()
         return error.exit_code
-    except BrokenPipeError:
-        # The reader (`| head`) has gone; nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        return _output_failed(error)
     return result if isinstance(result, int) else 0
+
+
+def _output_failed(error: OSError) -> int:
+    """Standard output that cannot be written to. Anything else is a fault of ours, and is shown."""
+    if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        raise error
+    # Python flushes at exit and would stumble over the same stream again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.ENOSPC:
+        print("error: The output could not be written: the disk is full.", file=sys.stderr)
+        return 1
+    return 0  # the reader (`| head`) has what it wanted
 
 
 def run() -> None:

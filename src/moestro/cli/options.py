@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
+INT_MAX = (1 << 31) - 1
+ENGINE_THREADS_MAX = 512
 
 
 def json_option(function: Decorated) -> Decorated:
@@ -49,28 +51,28 @@ def engine_options(function: Decorated) -> Decorated:
     for option in (
         click.option(
             "--gpu-layers",
-            type=click.IntRange(0),
+            type=click.IntRange(0, INT_MAX),
             default=None,
             metavar="N",
             help="Layers on the GPU (default: what the engine fits).",
         ),
         click.option(
             "--mtp",
-            type=click.IntRange(0),
+            type=click.IntRange(0, INT_MAX),
             default=None,
             metavar="DEPTH",
             help="Draft tokens from the model's MTP layer per step; 0 is off.",
         ),
         click.option(
             "--threads",
-            type=click.IntRange(1),
+            type=click.IntRange(1, ENGINE_THREADS_MAX),
             default=None,
             metavar="N",
             help="CPU threads to compute on.",
         ),
         click.option(
             "--ubatch",
-            type=click.IntRange(1),
+            type=click.IntRange(1, INT_MAX),
             default=None,
             metavar="N",
             help="Tokens computed at once while a prompt is read.",
@@ -88,14 +90,14 @@ def engine_options(function: Decorated) -> Decorated:
         ),
         click.option(
             "--parallel",
-            type=click.IntRange(1),
+            type=click.IntRange(1, INT_MAX),
             default=None,
             metavar="N",
             help="Streams at the same time.",
         ),
         click.option(
             "--context",
-            type=click.IntRange(1),
+            type=click.IntRange(1, INT_MAX),
             default=None,
             metavar="N",
             help="Tokens that one stream can reach; never clamped.",

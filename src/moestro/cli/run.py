@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from moestro.cli.endpoint import Endpoint, endpoint
+from moestro.cli.endpoint import Endpoint, Running, find, reached
 from moestro.cli.options import json_option
 from moestro.cli.printer import Printer
 from moestro.cli.sampling import Sampling, sampling_options
 from moestro.errors import UsageError
 from moestro.gateway.client import AnswerStream
+
+if TYPE_CHECKING:
+    from moestro.cli.launch import Prepared
 
 INTERRUPTED = 130
 
@@ -44,7 +47,7 @@ def command(
     text = _read_prompt(prompt)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
-    return asyncio.run(_run(messages, model, url, Sampling(**sampling), as_json))
+    return asyncio.run(_run(find(model, url), messages, Sampling(**sampling), as_json))
 
 
 def _read_prompt(prompt: str) -> str:
@@ -60,13 +63,12 @@ def _read_prompt(prompt: str) -> str:
 
 
 async def _run(
+    target: Running | Prepared,
     messages: list[dict[str, str]],
-    model: str | None,
-    url: str | None,
     sampling: Sampling,
     as_json: bool,
 ) -> int:
-    async with endpoint(model, url) as place:
+    async with reached(target) as place:
         return await _ask(place, messages, sampling, as_json)
 
 

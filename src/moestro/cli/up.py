@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import sys
 import time
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +20,9 @@ from moestro.cli.options import address_options, engine_options, json_option, wi
 from moestro.engine import Engine
 from moestro.errors import MoestroError
 from moestro.gateway.client import Answer, EndpointClient
+
+if TYPE_CHECKING:
+    from moestro.gateway.service import Service
 
 FIRST_PROMPT = "Tell me a short story."
 FIRST_TOKENS = 48
@@ -62,7 +67,7 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
         from moestro.cli.show_up import show_plan
 
         show_plan(prepared)
-    return run(_up(prepared, listener, as_json=as_json))
+    return run(lambda: _up(prepared, listener, as_json=as_json))
 
 
 def to_stderr(text: str) -> None:
@@ -80,22 +85,36 @@ async def _up(prepared: Prepared, listener: socket.socket, *, as_json: bool) -> 
     following: list[asyncio.Task[None]] = []
 
     def on_ready(url: str) -> None:
-        following.append(asyncio.create_task(_announce(prepared, engine, url, as_json=as_json)))
-        following.append(asyncio.create_task(_tell_of_the_end(service, engine)))
+        following.append(asyncio.create_task(_announce(prepared, service, engine, url, as_json)))
+        following.append(asyncio.create_task(_tell_of_the_end(service)))
+        following[0].add_done_callback(_stop_on_failure)
 
     try:
         await serve(service, listener, on_ready=on_ready)
     finally:
         for task in following:
             task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
+        ended = await asyncio.gather(*following, return_exceptions=True)
+    for outcome in ended:
+        if isinstance(outcome, Exception):
+            raise outcome
     return 0
 
 
-async def _announce(prepared: Prepared, engine: Engine, url: str, *, as_json: bool) -> None:
+def _stop_on_failure(task: asyncio.Task[None]) -> None:
+    """A service whose address nobody could be told is of no use: end it as Ctrl-C would."""
+    if not task.cancelled() and task.exception() is not None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+async def _announce(
+    prepared: Prepared, service: Service, engine: Engine, url: str, as_json: bool
+) -> None:
     try:
         first = await _first_answer(url)
     except MoestroError as error:
+        if service.stopping:
+            return
         to_stderr(f"warning: the first request failed: {error.sentence}")
         first = FirstAnswer(None, None)
     if as_json:
@@ -128,7 +147,7 @@ def _command_started_at() -> float:
     return float(psutil.Process().create_time())
 
 
-async def _tell_of_the_end(service: Any, engine: Engine) -> None:
+async def _tell_of_the_end(service: Service) -> None:
     """An engine that dies while it serves is said at once; the endpoint stays and answers 503."""
     ended = await service.ended()
     if service.stopping:

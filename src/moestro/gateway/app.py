@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -16,17 +14,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moestro.engine import EngineState
 from moestro.gateway import call as calls
-from moestro.gateway import failure
+from moestro.gateway import failure, request_id
 from moestro.gateway.call import Check
 from moestro.gateway.defaults import MAX_BODY_BYTES
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.index_page import index_html, index_text
 from moestro.gateway.relay import Relay
 from moestro.gateway.service import Service
+from moestro.gateway.text import json_bytes
+
+CHAT_COMPLETIONS = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 
-def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
-    """The endpoint in front of a service. It answers from the first moment, ready or not."""
+def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASGIApp:
+    """The endpoint in front of a service. It answers whether the service is ready or not."""
 
     async def index(request: Request) -> Response:
         text = index_text(service, request.headers.get("host"))
@@ -35,29 +37,30 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> Sta
         return PlainTextResponse(text)
 
     async def live(request: Request) -> Response:
-        return JSONResponse({"status": "live"})
+        return _Json({"status": "live"})
 
     async def ready(request: Request) -> Response:
         return _health(service)
 
     async def list_models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [service.model.to_json()]})
+        return _Json({"object": "list", "data": [service.model.to_json()]})
 
     async def one_model(request: Request) -> Response:
         _check_model(service, request.path_params["name"])
-        return JSONResponse(service.model.to_json())
+        return _Json(service.model.to_json())
 
-    async def relay(request: Request, fields: Mapping[str, Check]) -> Relay:
+    # `route` is ours and never what the client wrote: it goes to the engine together with its key.
+    async def relay(request: Request, route: str, fields: Mapping[str, Check]) -> Relay:
         body = await calls.read_body(request, max_body_bytes)
         call = calls.parse_call(body, fields)
         _check_model(service, call.model)
-        return Relay(service, request.url.path, call)
+        return Relay(service, route, call)
 
     async def chat_completions(request: Request) -> Relay:
-        return await relay(request, calls.CHAT)
+        return await relay(request, CHAT_COMPLETIONS, calls.CHAT)
 
     async def completions(request: Request) -> Relay:
-        return await relay(request, calls.COMPLETION)
+        return await relay(request, COMPLETIONS, calls.COMPLETION)
 
     async def embeddings(request: Request) -> Response:
         calls.parse_call(await calls.read_body(request, max_body_bytes), calls.EMBEDDING)
@@ -76,11 +79,10 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> Sta
             Route("/health/ready", ready),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", one_model),
-            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-            Route("/v1/completions", completions, methods=["POST"]),
+            Route(CHAT_COMPLETIONS, chat_completions, methods=["POST"]),
+            Route(COMPLETIONS, completions, methods=["POST"]),
             Route("/v1/embeddings", embeddings, methods=["POST"]),
         ],
-        middleware=[Middleware(_RequestId)],
         exception_handlers={
             RequestFailed: _request_failed,
             HTTPException: _http_exception,
@@ -89,7 +91,8 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> Sta
         },
     )
     app.router.redirect_slashes = False
-    return app
+    # Outside of everything, also of Starlette's own answer to an unforeseen error.
+    return _RequestId(app)
 
 
 def _health(service: Service) -> Response:
@@ -103,9 +106,9 @@ def _health(service: Service) -> Response:
     }
     refusal = service.refusal()
     if refusal is None:
-        return JSONResponse(summary)
+        return _Json(summary)
     summary |= {"reason": status.reason, **refusal.to_json()}
-    return JSONResponse(summary, refusal.status, refusal.headers())
+    return _Json(summary, refusal.status, refusal.headers())
 
 
 def _check_model(service: Service, name: str | None) -> None:
@@ -127,11 +130,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     allowed = (error.headers or {}).get("Allow")
     if error.status_code == 405 and allowed is not None:
-        response = _respond(failure.wrong_method(request.method, request.url.path, allowed))
+        response = _respond(failure.wrong_method(request.method, request.scope["path"], allowed))
         response.headers["allow"] = allowed
         return response
     routes = [route.path for route in request.app.routes if isinstance(route, Route)]
-    return _respond(failure.unknown_route(request.method, request.url.path, routes))
+    return _respond(failure.unknown_route(request.method, request.scope["path"], routes))
 
 
 async def _nobody_listens(request: Request, error: Exception) -> Response:
@@ -141,6 +144,11 @@ async def _nobody_listens(request: Request, error: Exception) -> Response:
 async def _unforeseen(request: Request, error: Exception) -> Response:
     """Starlette raises the error again after this answer, so that the server logs it."""
     return _respond(failure.internal())
+
+
+class _Json(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        return json_bytes(content)
 
 
 class _RequestId:
@@ -153,7 +161,7 @@ class _RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = (b"x-request-id", f"req_{secrets.token_hex(12)}".encode())
+        name = (request_id.HEADER, request_id.new_request_id())
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from moestro.errors import GatewayError, UsageError
 from moestro.gateway.sse import DONE, EventSplitter, EventTooLarge, event_data
+from moestro.gateway.text import valid_text
+
+Kind = TypeVar("Kind")
 
 CONNECT_SECONDS = 5.0
 LIST_SECONDS = 10.0
@@ -93,26 +96,33 @@ class AnswerStream:
             raise _broke_off(self._url)
 
     def _read(self, data: bytes) -> Piece:
-        try:
-            event = json.loads(data)
-        except ValueError as error:
-            raise _not_an_endpoint(self._url) from error
-        if not isinstance(event, dict):
-            raise _not_an_endpoint(self._url)
-        if "error" in event:
+        event = _json_object(data, self._url)
+        if event.get("error") is not None:
             raise _refused(event, 500, self._url)
-        self._model = event.get("model") or self._model
-        self._usage = event.get("usage") or self._usage
-        choices = event.get("choices") or [{}]
-        self._finish_reason = choices[0].get("finish_reason") or self._finish_reason
-        delta = choices[0].get("delta") or {}
-        piece = Piece(delta.get("content") or "", delta.get("reasoning_content") or "")
+        self._model = self._field(event, "model", str) or self._model
+        self._usage = self._field(event, "usage", dict) or self._usage
+        choices = self._field(event, "choices", list) or [{}]
+        choice = choices[0]
+        if not isinstance(choice, dict):
+            raise _not_an_endpoint(self._url)
+        self._finish_reason = self._field(choice, "finish_reason", str) or self._finish_reason
+        delta = self._field(choice, "delta", dict) or {}
+        piece = Piece(
+            valid_text(self._field(delta, "content", str) or ""),
+            valid_text(self._field(delta, "reasoning_content", str) or ""),
+        )
         if piece.text or piece.reasoning:
             self._last_at = time.monotonic()
             self._first_at = self._first_at or self._last_at
             self._text.append(piece.text)
             self._reasoning.append(piece.reasoning)
         return piece
+
+    def _field(self, data: Mapping[str, Any], name: str, kind: type[Kind]) -> Kind | None:
+        value = data.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise _not_an_endpoint(self._url)
+        return value
 
     @property
     def answer(self) -> Answer:
@@ -229,6 +239,7 @@ def normal_url(url: str) -> str:
     try:
         parts = urlsplit(full)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")  # raises a ValueError where no host can be so called
     except ValueError:
         valid = False
     if not valid:
@@ -239,7 +250,7 @@ def normal_url(url: str) -> str:
 def _json_object(body: bytes, url: str) -> dict[str, Any]:
     try:
         data = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _not_an_endpoint(url) from error
     if not isinstance(data, dict):
         raise _not_an_endpoint(url)

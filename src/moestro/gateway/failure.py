@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from moestro.errors import GatewayError
 from moestro.gateway.defaults import RETRY_AFTER_SECONDS
+from moestro.gateway.text import json_bytes
 
 FailureSource = Literal["gateway", "engine", "request"]
 
@@ -45,19 +46,19 @@ class Failure:
 
     def to_json(self) -> dict[str, Any]:
         error: dict[str, Any] = {
+            **self.details,
             "message": self.message,
             "type": self.type,
             "code": self.code,
             "param": self.param,
             "source": self.source,
-            **self.details,
         }
         if self.hint is not None:
             error["hint"] = self.hint
         return {"error": error}
 
     def body(self) -> bytes:
-        return json.dumps(self.to_json(), ensure_ascii=False).encode()
+        return json_bytes(self.to_json())
 
     def event(self) -> bytes:
         """The envelope as the last server-sent event of a stream that broke."""
@@ -256,7 +257,9 @@ def from_engine(status: int, body: bytes) -> Failure:
     details = {
         key: value
         for key, value in error.items()
-        if key not in ("code", "status") and isinstance(value, int) and not isinstance(value, bool)
+        if key not in ("code", "status", "hint")
+        and isinstance(value, int)
+        and not isinstance(value, bool)
     }
     return Failure(
         status=status,
@@ -274,7 +277,7 @@ def from_engine(status: int, body: bytes) -> Failure:
 def _engine_error(body: bytes) -> Mapping[str, Any]:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     error = answer.get("error") if isinstance(answer, dict) else None
     if isinstance(error, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from moestro.gateway import failure
+from moestro.gateway import failure, request_id
 
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -41,6 +41,7 @@ class BoundedHttp(HttpToolsProtocol):
         body = error.body()
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+            b"content-length: %d\r\nconnection: close\r\n%b: %b\r\n\r\n%b"
+            % (len(body), request_id.HEADER, request_id.new_request_id(), body)
         )
         self.transport.close()

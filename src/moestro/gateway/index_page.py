@@ -10,6 +10,7 @@ from moestro import __version__
 from moestro.engine import EngineState
 from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT
 from moestro.gateway.service import Service
+from moestro.gateway.text import valid_text
 
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:\d{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:\d{1,5})?")
 
@@ -29,7 +30,7 @@ def index_text(service: Service, host: str | None) -> str:
         ensure_ascii=False,
     ).replace("'", "'\\''")
     base_url = f"http://{host}/v1"
-    return (
+    return valid_text(
         f"moestro {__version__} serves the model {model.name} ({limits}). Its engine is {state}"
         f"\n\nOpenAI base URL: {base_url}\n\n"
         f"curl {base_url}/chat/completions -H 'Content-Type: application/json' -d '{body}'\n\n"

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from moestro.gateway import failure
 from moestro.gateway.call import Call
+from moestro.gateway.engine_link import read_piece
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.service import Service
 from moestro.gateway.sse import DONE, EventSplitter, EventTooLarge, event_data
@@ -60,28 +61,35 @@ class Relay(Response):
     async def _answer(self, send: Send) -> None:
         try:
             async with self._service.link().post(self._path, self._call.body) as answer:
-                if answer.status >= 400:
-                    error = await answer.content.read(MAX_ERROR_BYTES)
-                    await self._fail(failure.from_engine(answer.status, error), send)
-                elif answer.content_type == EVENT_STREAM:
+                failed = answer.status >= 400
+                if answer.content_type == EVENT_STREAM and not failed:
                     await self._stream(answer, send)
-                else:
-                    await self._whole(answer, send)
+                    return
+                body = await _read(answer, MAX_ERROR_BYTES if failed else None)
         except RequestFailed as refused:
             await self._fail(refused.failure, send)
         except _BROKEN:
             await self._fail(await self._service.why_broken(), send)
+        else:
+            # The engine has done its part: from here on its end can't cut this answer.
+            if failed:
+                await self._fail(failure.from_engine(answer.status, body), send)
+            else:
+                await self._whole(answer.status, body, send)
 
-    async def _whole(self, answer: aiohttp.ClientResponse, send: Send) -> None:
-        body = await answer.read()
-        await self._start(send, answer.status, {"content-type": "application/json"}, len(body))
+    async def _whole(self, status: int, body: bytes, send: Send) -> None:
+        await self._start(send, status, {"content-type": "application/json"}, len(body))
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _stream(self, answer: aiohttp.ClientResponse, send: Send) -> None:
-        """Passes events on as they become whole; a stream ends with [DONE] or with an error."""
+        """Passes events on as they become whole, up to [DONE] or an error event.
+
+        Raises:
+            aiohttp.ClientError, OSError, EventTooLarge: the stream ended without either.
+        """
         splitter = EventSplitter()
         await self._start(send, answer.status, _STREAM_HEADERS)
-        async for chunk in answer.content.iter_any():
+        while chunk := await read_piece(answer):
             events = splitter.feed(chunk)
             for index, event in enumerate(events):
                 ending = _ending(event)
@@ -92,7 +100,7 @@ class Relay(Response):
             if events:
                 body = b"".join(events)
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-        await self._fail(await self._service.why_broken(), send)
+        raise aiohttp.ClientPayloadError("The stream ended without its last event.")
 
     async def _start(
         self, send: Send, status: int, headers: Mapping[str, str], length: int | None = None
@@ -100,8 +108,8 @@ class Relay(Response):
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         if length is not None:
             raw.append((b"content-length", str(length).encode()))
-        self._started = True
         await send({"type": "http.response.start", "status": status, "headers": raw})
+        self._started = True
 
     async def _fail(self, error: Failure, send: Send) -> None:
         body = error.body()
@@ -125,6 +133,16 @@ def _ending(event: bytes) -> bytes | None:
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         return failure.from_engine(status, data).event()
     return None
+
+
+async def _read(answer: aiohttp.ClientResponse, limit_bytes: int | None) -> bytes:
+    """The body, or as much of it as the limit allows."""
+    body = bytearray()
+    while piece := await read_piece(answer):
+        body += piece
+        if limit_bytes is not None and len(body) >= limit_bytes:
+            return bytes(body[:limit_bytes])
+    return bytes(body)
 
 
 async def _client_left(receive: Receive) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from moestro.engine import EngineRequest
+from moestro.gateway.text import valid_text
+from moestro.model.splits import parse_split_name
 
 ANY_MODEL = "default"
 """A name that always means the model that runs, for clients that insist on sending one."""
-
-_SPLIT_PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +25,17 @@ class ServedModel:
 
     @classmethod
     def of(cls, request: EngineRequest, context_length: int | None = None) -> ServedModel:
-        stem = _SPLIT_PART.sub("", request.model.stem)
+        split = parse_split_name(request.model.name)
+        # Clients must be able to say these names: a file's may hold bytes that are not UTF-8.
+        stem = valid_text(split.stem if split is not None else request.model.stem)
+        name = valid_text(request.name)
         try:
             created = int(request.model.stat().st_mtime)
         except OSError:
             created = 0  # the engine will say what is wrong with the file, in its own words
         return cls(
-            name=request.name,
-            aliases=tuple(
-                name for name in dict.fromkeys((stem, ANY_MODEL)) if name != request.name
-            ),
+            name=name,
+            aliases=tuple(alias for alias in dict.fromkeys((stem, ANY_MODEL)) if alias != name),
             created=created,
             parallel=request.settings.parallel,
             context_length=context_length,

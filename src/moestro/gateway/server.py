@@ -28,6 +28,10 @@ KEEP_ALIVE_SECONDS = 75
 CLOSE_SECONDS = 5
 """How long answers may take to leave after the engine's link was cut."""
 
+START_END_SECONDS = 3.0
+"""How long the start of an engine that was told to stop may take to notice, before it is cancelled;
+and after that, to end."""
+
 
 def bind(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> socket.socket:
     """A listening socket, before anything expensive starts. Port 0 takes a free one.
@@ -40,7 +44,7 @@ def bind(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no host can have such a name
         raise GatewayError(
             f"“{host}” is not an address of this machine.",
             hint=f"Use {DEFAULT_HOST}, or 0.0.0.0 for every interface.",
@@ -48,8 +52,8 @@ def bind(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> socket.socket:
         ) from error
     listener = socket.socket(family, kind, protocol)
     try:
-        # Without this, connections of an earlier run would keep the port for a minute. It never
-        # shares the port with a program that listens.
+        # Without this, connections of an earlier run would keep the port for a minute. On Linux and
+        # macOS it does not let two programs listen on the same address and port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -182,11 +186,20 @@ async def serve(
                 await _drain(web, signals, drain_seconds)
         finally:
             stop.cancel()
-            await web.close()
-            # Ended by a signal, an engine that was loading says that its start failed: as asked.
-            await asyncio.wait((start,))
-            if not start.cancelled():
-                start.exception()
+            try:
+                await web.close()
+            finally:
+                await _end(start)
+
+
+async def _end(start: asyncio.Task[None]) -> None:
+    """Ended by a signal, an engine that was loading says that its start failed: as asked."""
+    done, _ = await asyncio.wait((start,), timeout=START_END_SECONDS)
+    if not done:
+        start.cancel()
+        await asyncio.wait((start,), timeout=START_END_SECONDS)
+    if start.done() and not start.cancelled():
+        start.exception()
 
 
 async def _drain(web: _Web, signals: asyncio.Queue[signal.Signals], drain_seconds: float) -> None:
@@ -212,12 +225,13 @@ def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
             loop.remove_signal_handler(number)
 
 
-def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """Runs the program's event loop, on uvloop where there is one."""
+def run(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Runs the program's event loop, on uvloop where there is one. The coroutine is made once the
+    loop is there: an interrupt before that leaves none behind that was never awaited."""
     factory = None
     if sys.platform != "win32":
         import uvloop
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+        return runner.run(main())

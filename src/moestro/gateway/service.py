@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from moestro.engine import Engine, EngineExit, EngineRequest, EngineState
+from moestro.errors import EngineStartFailed
 from moestro.gateway import failure
 from moestro.gateway.engine_link import EngineLink
 from moestro.gateway.failure import Failure, RequestFailed
@@ -71,9 +72,14 @@ class Service:
         """Returns when the engine answers.
 
         Raises:
-            EngineStartFailed: it ended first, or was not ready in time.
+            EngineStartFailed: it ended first, was not ready in time, or was stopped.
         """
+        if self.stopping:
+            raise _stopped_early()
         await self._engine.start(timeout_seconds)
+        if self._stopping:  # a stop that the engine could not obey at that moment
+            await self._engine.stop(grace_seconds=0)
+            raise _stopped_early()
         self.model = ServedModel.of(self._request, self._engine.stream_context)
         link = EngineLink(self._engine.address, self._engine.api_key)
         self._link = link
@@ -123,6 +129,10 @@ class Service:
         await self._engine.stop(grace_seconds)
         if self._watch is not None:
             await self._watch
+
+
+def _stopped_early() -> EngineStartFailed:
+    return EngineStartFailed("The service was stopped before its engine was ready.")
 
 
 def _not_ready(status: Status) -> Failure:

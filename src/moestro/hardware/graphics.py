@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from moestro.hardware.tools import run_tool
-from moestro.units import MIB, format_bytes
+from moestro.units import MIB
 
 Vendor = Literal["nvidia", "amd", "apple"]
 Version = tuple[int, int]
@@ -36,10 +36,6 @@ class Gpu:
     memory_bytes: int | None = None
     capability: Version | None = None
     target: str | None = None
-
-    def describe(self) -> str:
-        own = "" if self.memory_bytes is None else f" ({format_bytes(self.memory_bytes)})"
-        return self.name + own
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from moestro.hardware.graphics import Gpu, find_graphics
 from moestro.hardware.limits import Limits, read_limits, usable_cores
-from moestro.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +30,6 @@ class Machine:
     def usable_memory_bytes(self) -> int:
         """Bytes a model can take: free host memory and the GPUs' own memory together."""
         return self.memory_available_bytes + sum(gpu.memory_bytes or 0 for gpu in self.gpus)
-
-    def describe(self) -> str:
-        """One line: `Intel Xeon, 2 cores, 19.1 GiB of 23.5 GiB memory free, no GPU`."""
-        cores = f"{self.usable_cores} core{'s' if self.usable_cores != 1 else ''}"
-        if self.physical_cores is not None and self.physical_cores != self.usable_cores:
-            cores = f"{self.usable_cores} of {self.physical_cores} cores"
-        free = format_bytes(self.memory_available_bytes)
-        graphics = ", ".join(gpu.describe() for gpu in self.gpus) or "no GPU"
-        return (
-            f"{self.processor or self.architecture}, {cores}, "
-            f"{free} of {format_bytes(self.memory_bytes)} memory free, {graphics}"
-        )
 
 
 def this_machine() -> Machine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 
 _PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
@@ -34,3 +35,11 @@ def parse_split_name(file_name: str) -> SplitName | None:
     if not 1 <= number <= count or count > MAX_PARTS:
         return None
     return SplitName(match["stem"], number, count)
+
+
+def model_name(path: PurePath) -> str:
+    """What a model is called after its file: without `.gguf`, without the number of its part."""
+    split = parse_split_name(path.name)
+    if split is not None:
+        return split.stem
+    return path.name.removesuffix(".gguf")

@@ -50,7 +50,7 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Settings, the reason for each, and what is wrong with them.
+    """Settings, the reason for each (both cache types share one), and what is wrong with them.
 
     `cache_bytes` is None where the architecture's cache is not known.
     """
@@ -91,7 +91,7 @@ class _Chooser:
             ubatch=self.ubatch(),
             cache_type_k=self.cache_type,
             cache_type_v=self.cache_type,
-            unified=self.wishes.unified,
+            unified=self.unified(),
             gpu_layers=self.gpu_layers(),
             mtp_depth=self.mtp_depth(),
             prompt_cache_bytes=self.prompt_cache_bytes(),
@@ -181,6 +181,13 @@ class _Chooser:
         self.because("ubatch", "the engine's own default", "assumed")
         return UBATCH
 
+    def unified(self) -> bool:
+        if self.wishes.unified:
+            self.because("unified", "you asked for it", "user")
+        else:
+            self.because("unified", "every stream keeps its own part", "assumed")
+        return self.wishes.unified
+
     def gpu_layers(self) -> int | None:
         if self.wishes.gpu_layers is not None:
             self.because("gpu_layers", "you asked for it", "user")
@@ -209,9 +216,11 @@ class _Chooser:
     def context_checkpoints(self, parallel: int) -> int:
         """Snapshots per slot. One copies a sequence's recurrent state, so their bytes are known."""
         state_bytes = self.model.recurrent_bytes_per_sequence
-        if not state_bytes:
-            source: Source = "assumed" if state_bytes is None else "file"
-            self.because("context_checkpoints", "no recurrent state to keep", source)
+        if state_bytes is None:
+            self.because("context_checkpoints", "this architecture's state is unknown", "assumed")
+            return 0
+        if state_bytes == 0:
+            self.because("context_checkpoints", "no recurrent state to keep", "file")
             return 0
         room_bytes = min(CHECKPOINTS_MAX_BYTES, int(self.left_bytes * PROMPT_CACHE_SHARE))
         count = min(CHECKPOINTS_MAX, room_bytes // (state_bytes * parallel))

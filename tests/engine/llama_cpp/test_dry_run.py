@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import gguf
@@ -42,6 +43,13 @@ def test_missing_tensor_is_named(tmp_path: Path):
     broken = write_tiny("llama", tmp_path, skip=("blk.1.ffn_up",))
     with pytest.raises(EngineStartFailed, match=r"lacks the tensor blk\.1\.ffn_up\.weight"):
         engine_counts(broken)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems refuse such a name")
+def test_a_file_name_that_is_no_text(tiny_dense: Path, tmp_path: Path):
+    odd = tmp_path / os.fsdecode(b"odd\xff.gguf")
+    odd.symlink_to(tiny_dense)
+    assert engine_counts(odd) == engine_counts(tiny_dense)
 
 
 def test_a_stuck_read_ends(tmp_path: Path):

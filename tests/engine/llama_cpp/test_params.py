@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -8,12 +9,14 @@ import pytest
 import xllamacpp
 
 from moestro.engine import EngineRequest
-from moestro.engine.llama_cpp.child import request_from_json, request_to_json
+from moestro.engine.llama_cpp.child import failure_of, request_from_json, request_to_json
 from moestro.engine.llama_cpp.params import server_params
+from moestro.errors import EngineError, EngineMismatch, EngineStartFailed
 from moestro.planning import Settings
 from moestro.planning.settings import CacheType
 from moestro.units import MIB
 
+TOO_MUCH = 99_999_999_999
 SETTINGS = Settings(context=3000, parallel=3, threads=5)
 REQUEST = EngineRequest(Path("a model.gguf"), "name", SETTINGS)
 
@@ -107,6 +110,40 @@ def test_batch(accelerated: bool, ubatch: int, parallel: int, mtp_depth: int, ba
     assert params.n_ubatch == ubatch
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"threads": 513}, "512 for --threads, not 513"),
+        ({"ubatch": TOO_MUCH}, "--ubatch"),
+        ({"gpu_layers": TOO_MUCH}, "--gpu-layers"),
+        ({"context": 2**31 - 1, "parallel": 2}, "--context times --parallel, not 4,294,967,294"),
+        ({"mtp_depth": TOO_MUCH}, "--mtp"),
+        ({"mtp_depth": 2**30, "parallel": 2}, "--parallel times"),
+        ({"prompt_cache_bytes": TOO_MUCH * MIB}, "prompt cache"),
+        ({"context_checkpoints": TOO_MUCH}, "context checkpoints"),
+    ],
+)
+def test_a_number_that_the_engine_cannot_hold_is_named(changes: dict[str, int], name: str):
+    with pytest.raises(EngineStartFailed) as caught:
+        build(**changes)
+    assert name in caught.value.sentence
+    assert caught.value.hint
+
+
+def test_the_largest_numbers_are_taken():
+    params = build(threads=512, ubatch=2**31 - 1, gpu_layers=2**31 - 1)
+    assert params.cpuparams.n_threads == 512
+    assert params.n_ubatch == params.n_gpu_layers == 2**31 - 1
+
+
+@pytest.mark.parametrize("field", ["model", "projector", "name"])
+def test_a_name_that_is_no_text(field: str):
+    broken = "bad\udcff"
+    request = replace(REQUEST, **{field: broken if field == "name" else Path(broken)})
+    with pytest.raises(EngineStartFailed, match=r"“bad\\udcff” is not\."):
+        server_params(request, api_key="secret", accelerated=False)
+
+
 def test_projector():
     assert build(projector=Path("eyes.gguf")).mmproj.path == "eyes.gguf"
     assert build().mmproj.path == ""
@@ -116,3 +153,22 @@ def test_a_request_survives_the_pipe():
     request = replace(REQUEST, projector=Path("eyes.gguf"))
     assert request_from_json(request_to_json(request)) == request
     assert request_from_json(request_to_json(REQUEST)) == REQUEST
+
+
+def test_a_file_name_that_is_no_text_survives_the_pipe():
+    request = replace(REQUEST, model=Path("bad\udcff.gguf"), name="bad\udcff")
+    line = json.dumps(request_to_json(request)).encode()
+    assert request_from_json(json.loads(line)) == request
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EngineMismatch("Another release.", hint="Install it."),
+        EngineStartFailed("Too much.", hint=None),
+    ],
+)
+def test_an_error_survives_the_pipe(error: EngineError):
+    again = failure_of(json.loads(json.dumps({"event": "failed", **error.to_json()})))
+    assert type(again) is type(error)
+    assert again.to_json() == error.to_json()

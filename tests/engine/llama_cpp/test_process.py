@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 import uvloop
 
 from moestro.engine import Engine, EngineRequest, EngineState
+from moestro.engine.llama_cpp import probe, process
 from moestro.engine.llama_cpp.process import LlamaCppEngine
 from moestro.errors import EngineError, EngineStartFailed
 from tests.engine.llama_cpp.conftest import SETTINGS, MakeEngine
@@ -39,6 +43,17 @@ async def start_soon(engine: LlamaCppEngine) -> asyncio.Task[None]:
         if engine.pid is not None:
             break
     return starting
+
+
+def before_props(monkeypatch: pytest.MonkeyPatch, hook: Callable[[], Awaitable[None]]) -> None:
+    """Does something to the engine right before a start's last question to it."""
+
+    async def get_json(port: int, path: str, api_key: str) -> tuple[int, Any]:
+        if path == "/props":
+            await hook()
+        return await probe.get_json(port, path, api_key)
+
+    monkeypatch.setattr(process, "get_json", get_json)
 
 
 async def test_a_life_from_start_to_stop(make_engine: MakeEngine, tiny_moe: Path):
@@ -143,6 +158,8 @@ async def test_a_refused_model_gives_a_sentence(make_engine: MakeEngine, tmp_pat
         await engine.start(START_SECONDS)
     assert caught.value.sentence == "notes.gguf is not a GGUF file."
     assert caught.value.hint
+    assert caught.value.log_tail == ()
+    assert "log_tail" not in caught.value.to_json()
     assert engine.state is EngineState.FAILED
     assert (await engine.wait()).sentence == caught.value.sentence
     assert engine.log_tail()
@@ -186,6 +203,183 @@ async def test_stopped_while_it_starts(make_engine: MakeEngine, tmp_path: Path):
     with pytest.raises(EngineStartFailed, match="was stopped"):
         await starting
     assert engine.state is EngineState.STOPPED
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
+def test_a_stop_request_is_not_lost_while_the_process_is_made(
+    tiny_dense: Path, run: Callable[..., Any], steps: int
+):
+    async def life() -> None:
+        engine = LlamaCppEngine(EngineRequest(tiny_dense, "tiny", SETTINGS))
+        starting = asyncio.create_task(engine.start())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await engine.stop()
+        assert engine.pid is None or not psutil.pid_exists(engine.pid)
+        with pytest.raises(EngineStartFailed, match="was stopped before it was ready"):
+            await starting
+        assert engine.state is EngineState.STOPPED
+        assert engine.pid is None or not psutil.pid_exists(engine.pid)
+
+    run(life())
+
+
+async def test_stopped_at_the_last_step_of_the_start(
+    make_engine: MakeEngine, tiny_dense: Path, monkeypatch: pytest.MonkeyPatch
+):
+    engine = make_engine(tiny_dense)
+    stopping: list[asyncio.Task[None]] = []
+
+    async def stop() -> None:
+        stopping.append(asyncio.create_task(engine.stop()))
+        await asyncio.sleep(0)
+
+    before_props(monkeypatch, stop)
+    with pytest.raises(EngineStartFailed, match="was stopped before it was ready"):
+        await engine.start(START_SECONDS)
+    await stopping[0]
+    assert engine.state is EngineState.STOPPED
+
+
+async def test_dead_at_the_last_step_of_the_start(
+    make_engine: MakeEngine, tiny_dense: Path, monkeypatch: pytest.MonkeyPatch
+):
+    engine = make_engine(tiny_dense)
+
+    async def kill() -> None:
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await engine.wait()
+
+    before_props(monkeypatch, kill)
+    with pytest.raises(EngineStartFailed, match="SIGKILL"):
+        await engine.start(START_SECONDS)
+    assert engine.state is EngineState.FAILED
+
+
+async def test_an_engine_that_pauses_is_asked_again(
+    make_engine: MakeEngine, tiny_dense: Path, monkeypatch: pytest.MonkeyPatch
+):
+    engine = make_engine(tiny_dense)
+    monkeypatch.setattr(probe, "ANSWER_SECONDS", 0.3)
+    asked = 0
+
+    async def pause_once() -> None:
+        nonlocal asked
+        asked += 1
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGSTOP if asked == 1 else signal.SIGCONT)
+
+    before_props(monkeypatch, pause_once)
+    async with asyncio.timeout(START_SECONDS):
+        await engine.start()
+    assert asked > 1
+    assert engine.stream_context == 512
+
+
+async def test_a_start_that_waits_for_ever_can_be_cancelled(
+    make_engine: MakeEngine, tiny_dense: Path, monkeypatch: pytest.MonkeyPatch
+):
+    engine = make_engine(tiny_dense)
+    monkeypatch.setattr(probe, "ANSWER_SECONDS", 0.1)
+    asked_often = asyncio.Event()
+    asked = 0
+
+    async def pause() -> None:
+        nonlocal asked
+        asked += 1
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGSTOP)
+        if asked > 2:
+            asked_often.set()
+
+    before_props(monkeypatch, pause)
+    starting = asyncio.create_task(engine.start())
+    async with asyncio.timeout(START_SECONDS):
+        await asked_often.wait()
+    assert not starting.done()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert engine.pid is not None
+    assert not is_running(engine.pid)
+
+
+async def test_no_process_can_be_made(
+    make_engine: MakeEngine, tiny_dense: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_pipe() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    engine = make_engine(tiny_dense)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", no_pipe)
+        with pytest.raises(EngineStartFailed, match="not be started: Too many open files"):
+            await engine.start()
+    assert engine.state is EngineState.FAILED
+    await engine.stop()
+    assert engine.state is EngineState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"threads": 100_000}, "The engine takes at most 512 for --threads, not 100,000."),
+        (
+            {"ubatch": 99_999_999_999},
+            "The engine takes at most 2,147,483,647 for --ubatch, not 99,999,999,999.",
+        ),
+        ({"context": "many"}, "The engine does not take these settings: "),
+    ],
+)
+async def test_settings_the_engine_cannot_take(
+    make_engine: MakeEngine, tiny_dense: Path, settings: dict[str, Any], sentence: str
+):
+    engine = make_engine(tiny_dense, **settings)
+    with pytest.raises(EngineStartFailed) as caught:
+        await engine.start(START_SECONDS)
+    assert caught.value.sentence.startswith(sentence)
+    assert caught.value.hint
+    assert (await engine.wait()).sentence == caught.value.sentence
+
+
+async def test_a_file_name_that_is_no_text(make_engine: MakeEngine, tmp_path: Path):
+    engine = make_engine(tmp_path / os.fsdecode(b"bad\xff.gguf"))
+    with pytest.raises(EngineStartFailed, match="only names in UTF-8") as caught:
+        await engine.start(START_SECONDS)
+    assert r"bad\udcff.gguf” is not." in caught.value.sentence
+    caught.value.sentence.encode()  # fit to be printed
+
+
+async def test_a_crash_without_a_reason_shows_the_log(make_engine: MakeEngine, tmp_path: Path):
+    pipe = tmp_path / "slow-disk.gguf"
+    os.mkfifo(pipe)
+    engine = make_engine(pipe)
+    starting = await start_soon(engine)
+    async with asyncio.timeout(START_SECONDS):
+        while not engine.log_tail():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGSEGV)
+    with pytest.raises(EngineStartFailed, match=r"crashed \(SIGSEGV\)") as caught:
+        await starting
+    assert caught.value.log_tail
+    assert caught.value.log_tail == engine.log_tail(20)
+    assert caught.value.to_json()["log_tail"] == list(caught.value.log_tail)
+
+
+async def test_cancelling_while_the_process_is_made(make_engine: MakeEngine, tiny_dense: Path):
+    engine = make_engine(tiny_dense)
+    before = set(psutil.Process().children())
+    starting = asyncio.create_task(engine.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert engine.state is EngineState.FAILED
+    _, alive = psutil.wait_procs(set(psutil.Process().children()) - before, timeout=5.0)
+    assert not alive
 
 
 async def test_cancelling_the_start_leaves_nothing(make_engine: MakeEngine, tmp_path: Path):

@@ -27,6 +27,7 @@ CAPTURED = {
     "other_byte_order": "a machine of the other byte order",
     "out_of_memory": "Not enough memory for m.gguf: a CPU buffer of 858 GiB could not be had",
     "projector_as_model": "m.gguf is a projector",
+    "too_many_threads": "could not start all of its threads: Resource temporarily unavailable",
     "too_many_streams": "at most 256 streams",
     "truncated_data": "m.gguf is cut short",
     "truncated_header": "m.gguf is cut short",
@@ -48,6 +49,8 @@ def test_captured_log(name: str, expected: str):
     assert reason.sentence.endswith(".")
     assert "\n" not in reason.sentence
     assert reason.hint
+    # What is explained needs no log beside it.
+    assert reason.log_helps is (name == "assertion")
 
 
 # Lines that this machine cannot produce, as the engine's source writes them.
@@ -116,6 +119,19 @@ def test_a_killed_engine_does_not_blame_its_log():
 )
 def test_silent_ends(exit_code: int, expected: str):
     assert expected in explain_exit([], exit_code, "m.gguf").sentence
+
+
+@pytest.mark.parametrize("exit_code", [3, 1, -signal.SIGSEGV, -signal.SIGABRT])
+def test_an_end_without_a_reason_points_at_the_log(exit_code: int):
+    reason = explain_exit(["the last line"], exit_code, "m.gguf")
+    assert reason.log_helps
+    assert reason.hint is not None
+    assert "last lines of its log" in reason.hint
+
+
+@pytest.mark.parametrize("exit_code", [-signal.SIGKILL, -signal.SIGTERM, -signal.SIGILL])
+def test_an_end_whose_reason_is_known_does_not(exit_code: int):
+    assert not explain_exit(["the last line"], exit_code, "m.gguf").log_helps
 
 
 def test_signal_of():

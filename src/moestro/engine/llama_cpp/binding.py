@@ -2,7 +2,7 @@
 
 The shared object of `xllamacpp` exports the whole C API beside its Python module, so nothing is
 compiled here. Struct layouts follow `include/llama.h` of the release in `version`; they are trusted
-only after `abi.check_library` has seen the defaults that this release is known to have.
+only after `abi.check_structs` has seen the defaults that this release is known to have.
 
 A failed assertion in llama.cpp ends the process. Load a model only in a child process.
 """

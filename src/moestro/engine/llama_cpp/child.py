@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from moestro.engine.protocol import EngineRequest
+from moestro.errors import EngineError, EngineMismatch, EngineStartFailed
 from moestro.planning import Settings
 
 FAILED_START = 3
@@ -88,3 +89,9 @@ def parse_report(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return report if isinstance(report, dict) and "event" in report else None
+
+
+def failure_of(report: Mapping[str, Any]) -> EngineError:
+    """The error that a child's `failed` report stands for: `MoestroError.to_json` in reverse."""
+    kind = EngineMismatch if report.get("code") == EngineMismatch.code else EngineStartFailed
+    return kind(str(report["message"]), hint=report.get("hint"))

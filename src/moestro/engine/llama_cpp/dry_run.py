@@ -11,9 +11,14 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from moestro.engine.llama_cpp.child import child_command, child_environment, parse_report
-from moestro.engine.llama_cpp.reasons import explain_exit
-from moestro.errors import EngineError, EngineMismatch, EngineStartFailed
+from moestro.engine.llama_cpp.child import (
+    child_command,
+    child_environment,
+    failure_of,
+    parse_report,
+)
+from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, explain_exit
+from moestro.errors import EngineError, EngineStartFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,12 @@ def engine_counts(model: Path, *, timeout_seconds: float = 60.0) -> EngineCounts
         if report is not None and event == "counts" and done.returncode == 0:
             return EngineCounts(**report)
         if report is not None and event == "failed":
-            raise EngineMismatch(str(report["message"]), hint=report.get("hint"))
+            raise failure_of(report)
     raise _refusal(model, done)
 
 
 def _refusal(model: Path, done: subprocess.CompletedProcess[bytes]) -> EngineError:
     log = tuple(done.stderr.decode(errors="replace").splitlines())
     reason = explain_exit(log, done.returncode, model.name)
-    return EngineStartFailed(reason.sentence, hint=reason.hint)
+    log_tail = log[-SHOWN_LOG_LINES:] if reason.log_helps else ()
+    return EngineStartFailed(reason.sentence, hint=reason.hint, log_tail=log_tail)

@@ -6,6 +6,7 @@ Usage: python -m moestro.engine.llama_cpp.dry_run_child MODEL
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 from moestro.engine.llama_cpp.abi import open_library
@@ -28,7 +29,7 @@ def main() -> int:
     params.n_gpu_layers = 0
 
     library.llama_backend_init()
-    model = library.llama_model_load_from_file(sys.argv[1].encode(), params)
+    model = library.llama_model_load_from_file(os.fsencode(sys.argv[1]), params)
     if not model:
         return FAILED_START
 

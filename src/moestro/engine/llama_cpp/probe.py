@@ -6,25 +6,33 @@ import asyncio
 import json
 from typing import Any
 
+ANSWER_SECONDS = 5.0
+"""A stopped or stuck process still accepts connections; only the clock tells."""
+
 
 async def get_json(port: int, path: str, api_key: str) -> tuple[int, Any]:
-    """Status and parsed body of `GET path`; status 0 if nobody answered in HTTP."""
+    """Status and parsed body of `GET path`.
+
+    Status 0 if nobody answered in HTTP within `ANSWER_SECONDS`.
+    """
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return _parse(await _get(port, path, api_key))
+    except OSError:  # which a TimeoutError is, too
         return 0, None
+
+
+async def _get(port: int, path: str, api_key: str) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
             f"Authorization: Bearer {api_key}\r\nConnection: close\r\n\r\n".encode()
         )
         await writer.drain()
-        reply = await reader.read()
-    except OSError:
-        return 0, None
+        return await reader.read()
     finally:
         writer.close()
-    return _parse(reply)
 
 
 def _parse(reply: bytes) -> tuple[int, Any]:

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -15,14 +16,15 @@ from urllib.parse import urlsplit
 from moestro.engine.llama_cpp.child import (
     child_command,
     child_environment,
+    failure_of,
     parse_report,
     request_to_json,
 )
 from moestro.engine.llama_cpp.log import EngineLog
 from moestro.engine.llama_cpp.probe import get_json
-from moestro.engine.llama_cpp.reasons import Reason, explain_exit, signal_of
+from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, Reason, explain_exit, signal_of
 from moestro.engine.protocol import EngineExit, EngineRequest, EngineState
-from moestro.errors import EngineError, EngineMismatch, EngineStartFailed
+from moestro.errors import EngineError, EngineStartFailed
 
 _HEALTH_INTERVAL_SECONDS = 0.05
 _LOG_DRAIN_SECONDS = 1.0
@@ -46,6 +48,8 @@ class LlamaCppEngine:
         self._address: str | None = None
         self._started_seconds: float | None = None
         self._stream_context: int | None = None
+        self._begun = False
+        self._spawn_over = asyncio.Event()
         self._stop_wanted = False
         self._own_reason: Reason | None = None
         self._life: asyncio.Task[EngineExit] | None = None
@@ -80,23 +84,28 @@ class LlamaCppEngine:
         return self._log.tail(lines)
 
     async def start(self, timeout_seconds: float | None = None) -> None:
-        if self._life is not None:
+        if self._begun:
             raise EngineError("An engine starts once; make a new one.")
+        self._begun = True
         begun = time.monotonic()
         try:
             async with asyncio.timeout(timeout_seconds):
-                process = await self._spawn()
-                await self._until_ready(process)
+                await self._until_ready(await self._spawn())
         except TimeoutError as error:
             self._own_reason = Reason(
                 f"{self.request.model.name} was not ready within {timeout_seconds:g} s.",
-                "Allow more time for a large model or a slow disk; the log shows how far it came.",
+                "Allow more time for a large model or a slow disk; the last lines of the engine's "
+                "log show how far it came.",
+                log_helps=True,
             )
             await self._kill()
             raise self._start_failure(None) from error
         except BaseException:
             await self._kill()
             raise
+        finally:
+            self._end_without_life()
+        # Nothing was awaited since the last look at the process, so it still lives.
         self._started_seconds = time.monotonic() - begun
         self._state = EngineState.READY
 
@@ -107,18 +116,34 @@ class LlamaCppEngine:
         return await asyncio.shield(self._life)
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
-        if self._process is None or self._life is None:
+        if self._life is not None and self._life.done():
             return
+        # First of all, so that a start under way sees it at its next step.
         self._stop_wanted = True
         self._own_reason = Reason("The engine was stopped.")
+        if self._begun:
+            await self._spawn_over.wait()
+        if self._process is None or self._life is None:
+            self._end_without_life()
+            return
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         done, _ = await asyncio.wait({self._life}, timeout=grace_seconds)
         if not done:
             await self._kill()
 
+    def _end_without_life(self) -> None:
+        """The state of an engine that never had a process; `_live` knows that of any other."""
+        self._spawn_over.set()
+        if self._life is None and self._state is EngineState.STARTING:
+            self._state = EngineState.STOPPED if self._stop_wanted else EngineState.FAILED
+
     async def _spawn(self) -> asyncio.subprocess.Process:
-        reading, writing = os.pipe()
+        self._refuse_if_over(None)
+        try:
+            reading, writing = os.pipe()
+        except OSError as error:
+            raise _no_process(error) from error
         self._lifeline = os.fdopen(writing, "wb", buffering=0)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -132,13 +157,16 @@ class LlamaCppEngine:
             )
         except OSError as error:
             self._lifeline.close()
-            raise EngineStartFailed(
-                f"The engine process could not be started: {error.strerror}."
-            ) from error
+            raise _no_process(error) from error
+        except BaseException:
+            self._lifeline.close()  # a child that may have been born ends without its request
+            raise
         finally:
             os.close(reading)
         self._process = process
         self._life = asyncio.create_task(self._live(process), name=f"engine {process.pid}")
+        self._spawn_over.set()
+        self._refuse_if_over(process)
         request = {**request_to_json(self.request), "api_key": self._api_key}
         with contextlib.suppress(BrokenPipeError):  # it died already; `_live` knows why
             self._lifeline.write(json.dumps(request).encode() + b"\n")
@@ -173,18 +201,39 @@ class LlamaCppEngine:
         if report is None:
             await self.wait()
             raise self._start_failure(process.returncode)
+        self._refuse_if_over(process)
         if report["event"] == "failed":
-            self._own_reason = Reason(str(report["message"]), report.get("hint"))
-            raise EngineMismatch(self._own_reason.sentence, hint=self._own_reason.hint)
+            failure = failure_of(report)
+            self._own_reason = Reason(failure.sentence, failure.hint)
+            raise failure
         self._address = str(report["address"])
         port = urlsplit(self._address).port
         assert port is not None
-        while (await get_json(port, "/health", self._api_key))[0] != 200:
-            if self._life is not None and self._life.done():
-                raise self._start_failure(process.returncode)
-            await asyncio.sleep(_HEALTH_INTERVAL_SECONDS)
-        _, properties = await get_json(port, "/props", self._api_key)
+        await self._ask(process, port, "/health", until=lambda status: status == 200)
+        properties = await self._ask(process, port, "/props", until=lambda status: status != 0)
         self._stream_context = _stream_context(properties)
+
+    async def _ask(
+        self,
+        process: asyncio.subprocess.Process,
+        port: int,
+        path: str,
+        *,
+        until: Callable[[int], bool],
+    ) -> Any:
+        """The answer to `GET path`, asked again until its status will do or the engine is over."""
+        while True:
+            status, body = await get_json(port, path, self._api_key)
+            self._refuse_if_over(process)
+            if until(status):
+                return body
+            await asyncio.sleep(_HEALTH_INTERVAL_SECONDS)
+
+    def _refuse_if_over(self, process: asyncio.subprocess.Process | None) -> None:
+        """Ends a start whose engine is gone, or is asked to go."""
+        ended = self._life is not None and self._life.done()
+        if ended or self._stop_wanted:
+            raise self._start_failure(process.returncode if process is not None else None)
 
     async def _first_report(self, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
         assert process.stdout is not None
@@ -194,8 +243,11 @@ class LlamaCppEngine:
         return None
 
     def _start_failure(self, exit_code: int | None) -> EngineStartFailed:
+        if self._stop_wanted:
+            return EngineStartFailed("The engine was stopped before it was ready.")
         reason = self._explain(exit_code)
-        return EngineStartFailed(reason.sentence, hint=reason.hint)
+        log_tail = self._log.tail(SHOWN_LOG_LINES) if reason.log_helps else ()
+        return EngineStartFailed(reason.sentence, hint=reason.hint, log_tail=log_tail)
 
     def _explain(self, exit_code: int | None) -> Reason:
         """What this object did to the process itself explains more than its log."""
@@ -209,6 +261,10 @@ class LlamaCppEngine:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await asyncio.wait({self._life})
+
+
+def _no_process(error: OSError) -> EngineStartFailed:
+    return EngineStartFailed(f"The engine process could not be started: {error.strerror}.")
 
 
 def _stream_context(properties: Any) -> int | None:

@@ -15,14 +15,21 @@ from dataclasses import dataclass
 from moestro.units import format_bytes
 
 _OWN_PREFIX = re.compile(r"^\d+\.\d+\.\d+\.\d+ [A-Z] ")
+SHOWN_LOG_LINES = 20
+"""How much of the log goes with a reason that says too little by itself."""
+
 _AGAIN = "Download or convert the file again, and compare its size and hash with the source's."
+_LAST_LINES = "The last lines of its log show how far it came."
 _SMALLER = "Lower --context or --parallel, use --cache-type q8_0, or take a smaller model file."
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
+    """`log_helps`: the log's last lines say more than the sentence, so they belong beside it."""
+
     sentence: str
     hint: str | None = None
+    log_helps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +37,13 @@ class _Rule:
     pattern: re.Pattern[str]
     sentence: str
     hint: str | None = None
+    log_helps: bool = False
 
 
-def _rule(pattern: str, sentence: str, hint: str | None = None) -> _Rule:
-    return _Rule(re.compile(pattern), sentence, hint)
+def _rule(
+    pattern: str, sentence: str, hint: str | None = None, *, log_helps: bool = False
+) -> _Rule:
+    return _Rule(re.compile(pattern), sentence, hint, log_helps)
 
 
 _RULES = (
@@ -131,6 +141,11 @@ _RULES = (
         "Lower --parallel.",
     ),
     _rule(
+        r"libgomp: Thread creation failed: (?P<what>.+)",
+        "The engine could not start all of its threads: {what}.",
+        "Lower --threads, or raise the limit on this user's processes (ulimit -u).",
+    ),
+    _rule(
         r"MTP block missing",
         "{model} declares a multi-token prediction (MTP) layer but lacks its tensors.",
         "Start it with --mtp 0, or take a file converted with that layer.",
@@ -166,6 +181,7 @@ _RULES = (
         r"(?P<what>GGML_ASSERT\(.*\) failed|.*(?:fatal error|CUDA error).*)",
         "The engine stopped on a failed check of its own ({where}: {what}).",
         "This is a fault of the engine, or a file it does not expect; other settings may avoid it.",
+        log_helps=True,
     ),
     _rule(
         r"(?:ImportError|OSError): (?P<what>.+)",
@@ -216,7 +232,7 @@ def signal_of(exit_code: int | None) -> signal.Signals | None:
 def _fill(rule: _Rule, found: re.Match[str], model: str) -> Reason:
     words = {name: (text or "").strip().rstrip(".") for name, text in found.groupdict().items()}
     size = format_bytes(int(words["bytes"])) if words.get("bytes") else "?"
-    return Reason(rule.sentence.format(model=model, size=size, **words), rule.hint)
+    return Reason(rule.sentence.format(model=model, size=size, **words), rule.hint, rule.log_helps)
 
 
 def _killed(ended_by: signal.Signals) -> Reason:
@@ -236,11 +252,9 @@ def _unexplained(ended_by: signal.Signals | None, exit_code: int | None) -> Reas
             "The prebuilt engine needs AVX2 on x86-64; build it from source on older machines.",
         )
     if ended_by is not None:
-        return Reason(
-            f"The engine crashed ({ended_by.name}).",
-            "Its log holds the last thing it did.",
-        )
+        return Reason(f"The engine crashed ({ended_by.name}).", _LAST_LINES, log_helps=True)
     return Reason(
         f"The engine ended by itself (exit status {exit_code}) without saying why.",
-        "Its log holds the last thing it did.",
+        _LAST_LINES,
+        log_helps=True,
     )

@@ -21,7 +21,7 @@ from moestro.engine.llama_cpp.child import (
     request_from_json,
 )
 from moestro.engine.llama_cpp.orphans import end_with_owner, wait_for_owner
-from moestro.errors import EngineMismatch
+from moestro.errors import EngineError, EngineStartFailed
 
 _GPU_DEVICE_TYPES = (1, 2)  # GGML_BACKEND_DEVICE_TYPE_GPU and _IGPU; BLAS is no device of this kind
 
@@ -35,7 +35,7 @@ def main() -> int:
     end_with_owner(lifeline)
     try:
         return _serve(json.loads(line), report, lifeline)
-    except EngineMismatch as error:
+    except EngineError as error:
         report.send("failed", **error.to_json())
         return FAILED_START
 
@@ -47,11 +47,18 @@ def _serve(request: dict[str, object], report: ReportStream, lifeline: int) -> i
 
     from moestro.engine.llama_cpp.params import server_params
 
-    params = server_params(
-        request_from_json(request),
-        api_key=str(request["api_key"]),
-        accelerated=_has_accelerator(library),
-    )
+    try:
+        params = server_params(
+            request_from_json(request),
+            api_key=str(request["api_key"]),
+            accelerated=_has_accelerator(library),
+        )
+    except (OverflowError, TypeError, ValueError) as error:
+        # `server_params` names what it knows to be out of bounds; this is for the rest.
+        raise EngineStartFailed(
+            f"The engine does not take these settings: {error}.",
+            hint="Try the defaults, then change one setting at a time.",
+        ) from error
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:

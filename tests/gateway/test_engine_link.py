@@ -1,0 +1,131 @@
+"""The link alone, and many streams on one that is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from moestro.gateway.engine_link import EngineLink, read_piece
+from moestro.gateway.server import bind, serving
+from moestro.gateway.service import Service
+from tests.gateway.stub_engine import KEY, StubEngine, stub_request
+
+CHAT = "/v1/chat/completions"
+
+
+def stream_of(tokens: int, pause: float = 0.0) -> bytes:
+    messages = [{"role": "user", "content": "Hi"}]
+    stub = {"tokens": tokens, "pause": pause}
+    return json.dumps({"messages": messages, "stream": True, "stub": stub}).encode()
+
+
+@pytest_asyncio.fixture
+async def engine() -> AsyncIterator[StubEngine]:
+    running = StubEngine()
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest_asyncio.fixture
+async def link(engine: StubEngine) -> AsyncIterator[EngineLink]:
+    made = EngineLink(engine.address, KEY)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["//127.0.0.1:9/steal", "http://127.0.0.1:9/", "@127.0.0.1:9/", "/..//127.0.0.1:9"]
+)
+async def test_no_path_leads_elsewhere(engine: StubEngine, link: EngineLink, path: str) -> None:
+    async with link.post(path, b"{}") as answer:
+        assert answer.status == 404
+        assert str(answer.url.origin()) == engine.address
+
+
+async def test_a_closed_link_takes_no_request(link: EngineLink) -> None:
+    await link.close()
+    with pytest.raises(aiohttp.ClientConnectionError):
+        async with link.post(CHAT, stream_of(1)):
+            pass
+
+
+async def test_a_reader_that_comes_back_to_a_link_being_cut(link: EngineLink) -> None:
+    """It was busy when the link was cut, and asks for more before it could be told."""
+    reading, go_on = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        async with link.post(CHAT, stream_of(1000, pause=0.05)) as answer:
+            await read_piece(answer)
+            reading.set()
+            await go_on.wait()
+            while await read_piece(answer):
+                pass
+
+    reader = asyncio.create_task(read())
+    await reading.wait()
+    go_on.set()
+    await link.close()
+    with pytest.raises((aiohttp.ClientError, OSError)):
+        await reader
+
+
+async def test_a_body_whose_connection_was_closed_from_our_side(link: EngineLink) -> None:
+    async with link.post(CHAT, stream_of(1000, pause=0.05)) as answer:
+        await read_piece(answer)
+        assert answer.connection is not None
+        assert answer.connection.protocol is not None
+        answer.connection.protocol.close()
+        with pytest.raises(aiohttp.ClientError):
+            await read_piece(answer)
+
+
+async def test_closing_does_not_wait_for_ever(
+    link: EngineLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.engine_link.LEAVE_SECONDS", 0.05)
+    holding, enough = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with link.post(CHAT, stream_of(1)):
+            holding.set()
+            while not enough.is_set():
+                try:
+                    await enough.wait()
+                except asyncio.CancelledError:
+                    continue
+
+    stubborn = asyncio.create_task(hold())
+    await holding.wait()
+    async with asyncio.timeout(10):
+        await link.close()
+    assert not stubborn.done()
+    enough.set()
+    await asyncio.wait((stubborn,))
+
+
+async def test_every_stream_on_a_link_that_is_cut_gets_its_last_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Many streams at full speed, cut at moments that differ from round to round."""
+    for turn in range(8):
+        service = Service(StubEngine(), stub_request())
+        async with aiohttp.ClientSession() as http, serving(service, bind(port=0)) as url:
+            asked = (http.post(f"{url}{CHAT}", data=stream_of(1_000_000)) for _ in range(16))
+            streams = await asyncio.gather(*asked)
+            readers = [asyncio.create_task(stream.read()) for stream in streams]
+            for _ in range(turn * 3):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(30):
+                await service.stop()
+                bodies = await asyncio.gather(*readers)
+        for body in bodies:
+            *_, last, nothing = body.split(b"\n\n")
+            assert nothing == b""
+            assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "shutting_down"
+    assert caplog.text == ""
