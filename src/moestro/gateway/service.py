@@ -146,5 +146,7 @@ def _not_ready(status: Status) -> Failure:
             return failure.unavailable(reason, "shutting_down", source="gateway")
         case _:
             return failure.unavailable(
-                reason, "engine_gone", hint="Restart the service; its log says more."
+                reason,
+                "engine_gone",
+                hint="Stop the service and start it again; its terminal shows the last lines of the log.",
             )
