@@ -268,7 +268,7 @@ def _unreachable(url: str) -> GatewayError:
 def _broke_off(url: str) -> GatewayError:
     return GatewayError(
         f"{url} closed the connection before the answer was complete.",
-        hint="Ask again; if it happens again, the service's log says more.",
+        hint="Ask again; if it happens again, look at the service's terminal.",
         code="endpoint-broke-off",
     )
 

@@ -148,5 +148,5 @@ def _not_ready(status: Status) -> Failure:
             return failure.unavailable(
                 reason,
                 "engine_gone",
-                hint="Stop the service and start it again; its terminal shows the last lines of the log.",
+                hint="Restart the service; its terminal shows the last lines of the log.",
             )

@@ -1,0 +1,1 @@
+"""How the demo model is made. Not shipped with the package."""
