@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -62,11 +65,20 @@ def show_service(prepared: Prepared, engine: Engine, url: str, first: FirstAnswe
         "  -H 'Content-Type: application/json' \\",
         f"  -d '{body}'",
         "",
-        f"moestro chat{_url_option(url)}",
+        f"{_program()} chat{_url_option(url)}",
     ):
         console.print(Text(f"  {line}"), soft_wrap=True)
     console.print()
     console.print("Ctrl-C stops it.")
+
+
+def _program() -> str:
+    """How this program is called from here: by its name if the shell would find it."""
+    called = Path(sys.argv[0])
+    if called.name != "moestro" or shutil.which("moestro"):
+        return "moestro"
+    here = Path.cwd()
+    return str(called.relative_to(here) if called.is_relative_to(here) else called)
 
 
 def _url_option(url: str) -> str:
@@ -125,6 +137,8 @@ def _settings_table(prepared: Prepared) -> Table:
 def _value(name: str, value: object) -> str:
     if value is None:
         return "auto"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if name.endswith("_bytes") and isinstance(value, int):
         return format_bytes(value)
     return str(value)
