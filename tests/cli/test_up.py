@@ -25,7 +25,7 @@ from moestro.demo import model_path
 from tests.smollm import smollm
 from tests.tiny_models import write_tiny
 
-START_SECONDS = 60
+START_SECONDS = 100
 """A guard against hanging, not a speed target."""
 
 
@@ -257,7 +257,7 @@ def test_ctrl_c_during_an_own_answer_is_quiet(tiny: Path) -> None:
     process.stdout.read(1)
     engines = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=50)
     guard.cancel()
     assert process.returncode in (0, 130)  # 0: the random model had just said its last word
     assert errors.decode() == f"Starting {tiny} for this call …\n"
@@ -291,7 +291,7 @@ def test_ctrl_c_ends_a_download_at_once() -> None:
         assert reached.wait(START_SECONDS)
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
         assert process.returncode == 130
         assert "Traceback" not in errors
 
@@ -338,7 +338,7 @@ def test_no_engine_outlives_a_killed_parent(tiny: Path) -> None:
     with up(str(tiny)) as running:
         assert psutil.pid_exists(running.engine_pid)
         running.process.kill()
-        until(lambda: gone(running.engine_pid), seconds=5)
+        until(lambda: gone(running.engine_pid), seconds=15)
 
 
 def test_a_killed_engine_turns_health_red_and_fails_who_waits(tiny: Path) -> None:
@@ -363,9 +363,9 @@ def test_a_killed_engine_turns_health_red_and_fails_who_waits(tiny: Path) -> Non
             thread.start()
         time.sleep(0.5)
         os.kill(running.engine_pid, signal.SIGKILL)
-        until(lambda: running.health().status_code == 503, seconds=2)
+        until(lambda: running.health().status_code == 503, seconds=10)  # 0.1 s on a quiet machine
         for thread in waiting:
-            thread.join(timeout=10)
+            thread.join(timeout=30)
             assert not thread.is_alive()
         assert [error.status_code for error in errors] == [503, 503]
         assert all(isinstance(error.body, dict) and error.body["message"] for error in errors)
@@ -378,7 +378,7 @@ def test_a_killed_engine_turns_health_red_and_fails_who_waits(tiny: Path) -> Non
 def test_a_stop_leaves_nothing_behind(tiny: Path) -> None:
     with up(str(tiny)) as running:
         running.process.send_signal(signal.SIGINT)
-        assert running.process.wait(timeout=20) == 0
+        assert running.process.wait(timeout=50) == 0
         assert gone(running.engine_pid)
 
 
