@@ -38,9 +38,17 @@ class Up:
         self.url: str = report["url"]
         self.root = self.url.removesuffix("/v1")
         self.engine_pid: int = report["engine"]["pid"]
+        self._clients: list[openai.OpenAI] = []
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=60)
+        """Closed with the service: a client that is only forgotten leaves its socket open."""
+        client = openai.OpenAI(base_url=self.url, api_key="none", max_retries=0, timeout=60)
+        self._clients.append(client)
+        return client
+
+    def close_clients(self) -> None:
+        for client in self._clients:
+            client.close()
 
     def health(self) -> httpx.Response:
         return httpx.get(f"{self.root}/health", timeout=5)
@@ -63,7 +71,11 @@ def up(*arguments: str) -> Iterator[Up]:
         guard.cancel()
         if not line:
             pytest.fail(f"up ended before it was ready: {process.stderr.read()}")
-        yield Up(process, json.loads(line))
+        running = Up(process, json.loads(line))
+        try:
+            yield running
+        finally:
+            running.close_clients()
     finally:
         guard.cancel()
         process.terminate()
