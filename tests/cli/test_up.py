@@ -375,7 +375,7 @@ def test_a_killed_engine_turns_health_red_and_fails_who_waits(tiny: Path) -> Non
             thread.start()
         time.sleep(0.5)
         os.kill(running.engine_pid, signal.SIGKILL)
-        until(lambda: running.health().status_code == 503, seconds=10)  # 0.1 s on a quiet machine
+        until(lambda: running.health().status_code == 503, seconds=2)
         for thread in waiting:
             thread.join(timeout=30)
             assert not thread.is_alive()
