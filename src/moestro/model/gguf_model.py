@@ -61,7 +61,7 @@ def model_of_parts(parts: Sequence[Part], projector: Projector | None = None) ->
     if family is UNKNOWN and looks_like_diffusion(tensor.name for tensor in tensors):
         raise diffusion_error(first.name, "an image or video model")
     layers = family.layers(hyper)
-    experts, findings = _experts(hyper, family, tensors)
+    experts, findings = experts_of(hyper, family, tensors, expert_bias="exp_probs_b")
     mtp_present = _mtp_blocks(tensors) & set(range(trunk, trunk + mtp_declared))
     if (finding := checks.mtp_finding(mtp_declared, trunk, mtp_present)) is not None:
         findings.append(finding)
@@ -159,12 +159,21 @@ def _mtp_blocks(tensors: Sequence[TensorInfo]) -> set[int]:
     }
 
 
-def _experts(
-    hyper: Hyperparameters, family: Family, tensors: Sequence[TensorInfo]
+def experts_of(
+    hyper: Hyperparameters,
+    family: Family,
+    tensors: Sequence[TensorInfo],
+    *,
+    expert_bias: str,
+    trunk: int | None = None,
 ) -> tuple[Experts | None, list[Finding]]:
+    """The experts, of the first `trunk` blocks only if that is given. `expert_bias` is in the names
+    of the tensors that hold one bias per expert, a mark of sigmoid gating."""
     findings: list[Finding] = []
     count = hyper.integer("expert_count", most=MAX_EXPERTS)
     expert_layers = layers_with(tensors, Role.ROUTED_EXPERTS)
+    if trunk is not None:
+        expert_layers = {layer for layer in expert_layers if layer < trunk}
     if not count or not expert_layers:
         return None, findings
     used = hyper.integer("expert_used_count", most=MAX_EXPERTS)
@@ -176,7 +185,7 @@ def _experts(
         shared = 1 if layers_with(tensors, Role.SHARED_EXPERTS) else 0
     number = hyper.integer("expert_gating_func")
     said = GATING.get(number, "unknown") if number else None
-    has_bias = any("exp_probs_b" in tensor.name for tensor in tensors)
+    has_bias = any(expert_bias in tensor.name for tensor in tensors)
     if family.gating == "softmax":
         finding = checks.gating_finding(said, has_expert_bias=has_bias)
         if finding is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from moestro.errors import ModelCorrupt, ModelNotFound, ModelPartMissing, ModelUnsupported
-from moestro.findings import Finding
 from moestro.model import checks
 from moestro.model.architectures import (
     UNKNOWN,
@@ -17,7 +16,7 @@ from moestro.model.architectures import (
     family_of_hugging_face,
 )
 from moestro.model.foreign import diffusion_error, looks_like_diffusion
-from moestro.model.gguf_model import GATING
+from moestro.model.gguf_model import experts_of
 from moestro.model.hf_config import gguf_keys, text_config
 from moestro.model.metadata import Hyperparameters
 from moestro.model.roles import Role, mtp_layer, place, role_of
@@ -25,13 +24,11 @@ from moestro.model.safetensors import SafeTensor, load_json, read_safetensors_he
 from moestro.model.source import FileSource
 from moestro.model.spec import (
     OTHER_TOWERS,
-    Experts,
     ModelFile,
     ModelSpec,
     Projector,
     RopeScaling,
     TensorInfo,
-    layers_with,
 )
 from moestro.model.words import shown
 
@@ -71,7 +68,9 @@ def read_hugging_face_folder(folder: Path) -> ModelSpec:
     bits = _quantized_bits(whole)
     tensors = tuple(_tensor(number, tensor, family, trunk, bits) for number, tensor in stored)
     layers = family.layers(hyper)
-    experts, findings = _experts(hyper, family, tensors, trunk)
+    experts, findings = experts_of(
+        hyper, family, tensors, expert_bias="e_score_correction_bias", trunk=trunk
+    )
     mtp_present = _mtp_blocks(tensors, trunk)
     missing = checks.mtp_finding(mtp_declared, trunk, mtp_present)
     if missing is not None:
@@ -271,34 +270,6 @@ def _mtp_blocks(tensors: Iterable[TensorInfo], trunk: int) -> set[int]:
         if tensor.role is Role.MTP
     }
     return {block for block in blocks if block >= trunk}
-
-
-def _experts(
-    hyper: Hyperparameters,
-    family: Family,
-    tensors: tuple[TensorInfo, ...],
-    trunk: int,
-) -> tuple[Experts | None, list[Finding]]:
-    findings: list[Finding] = []
-    count = hyper.integer("expert_count", most=1 << 16)
-    expert_layers = {layer for layer in layers_with(tensors, Role.ROUTED_EXPERTS) if layer < trunk}
-    if not count or not expert_layers:
-        return None, findings
-    used = hyper.integer("expert_used_count", most=1 << 16)
-    if not used or used > count:
-        findings.append(checks.experts_unclear_finding(count))
-        used = count
-    shared = hyper.integer("expert_shared_count", most=1 << 16)
-    if shared is None:
-        shared = 1 if layers_with(tensors, Role.SHARED_EXPERTS) else 0
-    number = hyper.integer("expert_gating_func")
-    said = GATING.get(number, "unknown") if number else None
-    has_bias = any("e_score_correction_bias" in tensor.name for tensor in tensors)
-    if family.gating == "softmax":
-        finding = checks.gating_finding(said, has_expert_bias=has_bias)
-        if finding is not None:
-            findings.append(finding)
-    return Experts(count, used, shared, said or family.gating, len(expert_layers)), findings
 
 
 def _rope_scaling(hyper: Hyperparameters) -> RopeScaling | None:
