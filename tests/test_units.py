@@ -8,9 +8,11 @@ from moestro.errors import UsageError
 from moestro.units import (
     GIB,
     MIB,
+    format_bandwidth,
     format_bytes,
     format_count,
     format_rate,
+    parse_bandwidth,
     parse_duration,
     parse_size,
 )
@@ -94,3 +96,41 @@ def test_format_rate() -> None:
     assert format_rate(143.2) == "143 tokens/s"
     assert format_rate(8.44) == "8.4 tokens/s"
     assert format_rate(None) == "? tokens/s"
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("89.6 GB/s", 89.6e9),
+        ("1.8TB/s", 1.8e12),
+        ("7 GiB/s", 7.0 * GIB),
+        ("450 MB / s", 450e6),
+        ("100 b/s", 100.0),
+    ],
+)
+def test_parse_bandwidth(text: str, rate: float) -> None:
+    assert parse_bandwidth(text) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "80", "80 GB", "80/s", "GB/s", "80 GB/h", "80 Gb/s/s", "-1 GB/s"]
+)
+def test_parse_bandwidth_refuses_what_lacks_a_unit(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_bandwidth(text)
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (None, "?"),
+        (1008e9, "1008 GB/s"),
+        (89.6e9, "89.6 GB/s"),
+        (8.5e9, "8.50 GB/s"),
+        (0.45e9, "450 MB/s"),
+        (9.999e9, "10.0 GB/s"),
+        (99.97e9, "100 GB/s"),
+    ],
+)
+def test_format_bandwidth(rate: float | None, text: str) -> None:
+    assert format_bandwidth(rate) == text

@@ -19,6 +19,7 @@ import gguf
 import numpy as np
 
 from tests.shapes import Shape, families
+from tests.shapes.weights import random_f32
 from tests.shapes.write import tokenizer
 
 VOCAB = 320
@@ -95,19 +96,6 @@ TINY: dict[str, Callable[[], Shape]] = {
 }  # fmt: skip
 
 
-def _weights(name: str, dims: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    shape = dims[::-1]  # numpy counts the row length last
-    if "norm" in name and len(dims) == 1:
-        return np.ones(shape, dtype=np.float32)
-    if name.endswith("ssm_a"):
-        return -np.linspace(0.5, 4.0, dims[0], dtype=np.float32)  # decay rates are negative
-    if "exp_probs_b" in name or name.endswith(".bias"):
-        return (random.standard_normal(shape) * 0.01).astype(np.float32)
-    # Unit variance at the output of a product, but for the table of embeddings.
-    scale = 1.0 if name == "token_embd.weight" else dims[0] ** -0.5
-    return (random.standard_normal(shape) * scale).astype(np.float32)
-
-
 def write_tiny(
     name: str,
     folder: Path,
@@ -150,7 +138,7 @@ def write_tiny(
     for tensor in shape.tensors:
         if any(part in tensor.name for part in skip):
             continue
-        writer.add_tensor(tensor.name, _weights(tensor.name, tensor.dims, random))
+        writer.add_tensor(tensor.name, random_f32(tensor.name, tensor.dims, random))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -2,6 +2,7 @@
 
     MoestroError                 something a person can act on; exit status 1
     ├── UsageError               the command line or a request is contradictory; exit status 2
+    ├── HardwareError            facts about a machine that cannot be true, or cannot be kept
     ├── ModelError               the model file
     │   ├── ModelNotFound        no such path, address or repository
     │   ├── NotAModel            another kind of file
@@ -43,6 +44,10 @@ class MoestroError(Exception):
 class UsageError(MoestroError):
     code = "usage"
     exit_status = 2
+
+
+class HardwareError(MoestroError):
+    code = "hardware-error"
 
 
 class ModelError(MoestroError):

@@ -2,6 +2,7 @@
 
 Sizes are integer bytes everywhere and are printed in binary units (1 GiB = 2**30 bytes). Decimal
 suffixes (`GB`) are understood when read, with their decimal meaning; they are never printed.
+Bandwidths alone are printed in GB/s (10**9 bytes per second), the unit of every data sheet.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
-_SIZE_UNITS = {
+_SIZE_UNITS: dict[str, int] = {
     "": 1,
     "b": 1,
     **{f"{letter}ib": 1 << (10 * power) for power, letter in enumerate("kmgt", start=1)},
@@ -49,6 +50,31 @@ def parse_duration(text: str) -> float:
     if match is None or unit is None:
         raise UsageError(f"“{text}” is not a duration.", hint="Write it like 90s, 5m or 1h.")
     return float(match[1]) * unit
+
+
+def parse_bandwidth(text: str) -> float:
+    """Bytes per second meant by `89.6 GB/s`, `1.8TB/s` or `7 GiB/s`.
+
+    Raises:
+        UsageError: not a number with a known unit, or nothing per second.
+    """
+    amount, slash, per = text.strip().rpartition("/")
+    match = _QUANTITY.fullmatch(amount)
+    unit = _SIZE_UNITS.get(match[2].lower()) if match and match[2] else None
+    if match is None or unit is None or not slash or per.strip().lower() not in ("s", "sec"):
+        raise UsageError(f"“{text}” is not a bandwidth.", hint="Write it like 89.6 GB/s.")
+    return float(match[1]) * unit
+
+
+def format_bandwidth(bytes_per_second: float | None) -> str:
+    """`89.6 GB/s`, `1008 GB/s`, `450 MB/s`; unknown is a question mark."""
+    if bytes_per_second is None:
+        return "?"
+    unit, value = ("GB/s", bytes_per_second / 1e9)
+    if value < 0.9995:
+        unit, value = ("MB/s", bytes_per_second / 1e6)
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
 
 
 def format_bytes(size_bytes: int | None) -> str:

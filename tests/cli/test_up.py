@@ -134,7 +134,7 @@ def test_report_follows_the_plan(demo: Up) -> None:
     assert report["first_token_seconds"] > 0
     assert report["settings"]["mtp_depth"] == 0
     assert {reason["setting"] for reason in report["reasons"]} <= set(report["settings"])
-    assert report["memory"]["weights_bytes"] > 0
+    assert report["plan"]["memory"][0]["weights_bytes"] > 0
     assert report["findings"] == []
 
 

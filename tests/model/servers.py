@@ -77,7 +77,8 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         if path.startswith("/api/models/"):
-            self.repository(path.removeprefix("/api/models/"))
+            sized = "blobs=true" in urlsplit(self.path).query.lower()
+            self.repository(path.removeprefix("/api/models/"), sized=sized)
             return
         self.file(path, asked, body=body)
 
@@ -88,7 +89,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def repository(self, name: str) -> None:
+    def repository(self, name: str, *, sized: bool) -> None:
+        """As the hub does, lengths are told only to those who ask for them."""
         folder = self.served.root / name
         if not folder.is_dir():
             self.send_response(404)
@@ -96,7 +98,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        siblings: list[dict[str, Any]] = [
+            {"rfilename": p.relative_to(folder).as_posix()}
+            | ({"size": p.stat().st_size} if sized else {})
+            for p in files
+        ]
         info = {
             "_id": "1",
             "id": name,
@@ -106,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             "downloads": 0,
             "likes": 0,
             "pipeline_tag": self.served.task,
-            "siblings": [{"rfilename": file} for file in files],
+            "siblings": siblings,
         }
         self.simple(200, json.dumps(info).encode(), "application/json")
 

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
 from moestro.cli.resolve import resolve
 from moestro.engine import EngineRequest
 from moestro.errors import ModelUnsupported, MoestroError
 from moestro.findings import Finding, Severity
-from moestro.hardware import Machine, this_machine
-from moestro.model import HubRef, ModelSpec, Url, read_model
+from moestro.hardware import Inventory, this_inventory
+from moestro.model import HubRef, ModelSpec, Reference, Url, read_model
 from moestro.model.splits import model_name
-from moestro.planning import Choice, Wishes, choose
+from moestro.planning import Plan, Planner, Wishes, make_plan
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A model on this machine, looked at and planned, but not started."""
 
-    model: ModelSpec
     path: Path
-    machine: Machine
-    choice: Choice
+    plan: Plan
+    planner: Planner
+
+    @property
+    def model(self) -> ModelSpec:
+        return self.plan.model
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        return (*self.model.findings, *self.choice.findings)
+        return (*self.model.findings, *self.plan.findings)
 
     @property
     def name(self) -> str:
@@ -38,11 +42,11 @@ class Prepared:
     def request(self) -> EngineRequest:
         projector = self.model.projector
         beside = Path(projector.location) if projector and projector.location else None
-        return EngineRequest(self.path, self.name, self.choice.settings, beside)
+        return EngineRequest(self.path, self.name, self.plan.settings, beside)
 
 
 def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
-    """Reads the model that `text` names, fetches it if it is elsewhere, and chooses settings.
+    """Reads the model that `text` names, fetches it if it is elsewhere, and plans it.
 
     A model that cannot run here is refused from its header, before its download.
 
@@ -50,25 +54,40 @@ def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
         MoestroError: it cannot be read or fetched, or a finding of severity fail speaks against it
             and `anyway` is not given.
     """
-    reference = resolve(text)
-    machine = this_machine()
+    machine = this_inventory()
+    reference, chosen = fitting_reference(resolve(text), machine, wishes)
+    prepared = _prepared(reference, text, machine, wishes, chosen)
+    if not anyway:
+        refuse_failures(prepared.findings)
+    if isinstance(reference, HubRef | Url):
+        from moestro.cli.fetching import fetch_with_progress
+
+        path = fetch_with_progress(reference, prepared.model.name or text)
+        prepared = _prepared(resolve(str(path)), text, machine, wishes, chosen)
+        if not anyway:
+            refuse_failures(prepared.findings)
+    return prepared
+
+
+def _prepared(
+    reference: Reference,
+    text: str,
+    machine: Inventory,
+    wishes: Wishes,
+    chosen: Finding | None,
+) -> Prepared:
     model = read_model(reference)
     if model.format != "gguf":
         raise ModelUnsupported(
             f"{text} holds safetensors; the engine here runs GGUF files.",
             hint="Convert it with llama.cpp's convert_hf_to_gguf.py, or take a GGUF of the model.",
         )
-    prepared = Prepared(
-        model, Path(model.files[0].location), machine, choose(model, machine, wishes)
-    )
-    if not anyway:
-        refuse_failures(prepared.findings)
-    if isinstance(reference, HubRef | Url):
-        from moestro.cli.fetching import fetch_with_progress
-
-        path = fetch_with_progress(reference, model.name or text)
-        return prepare(str(path), wishes, anyway=anyway)
-    return prepared
+    if chosen is not None:
+        model = replace(model, findings=(*model.findings, chosen))
+    path = Path(model.files[0].location)
+    with planner_of(model, seen_by_engine(machine), wishes) as planner:
+        plan = told(make_plan(planner, with_alternatives=False), planner)
+        return Prepared(path, plan, planner)
 
 
 def refuse_failures(findings: tuple[Finding, ...]) -> None:
@@ -81,7 +100,7 @@ def refuse_failures(findings: tuple[Finding, ...]) -> None:
     evidence = f": {first.evidence}" if first.evidence else ""
     raise MoestroError(
         f"{first.title}{evidence}{more}.",
-        hint=f"{first.fix or 'See moestro inspect.'} moestro up --anyway starts all the same.",
+        hint=f"{first.fix or 'See moestro plan.'} moestro up --anyway starts all the same.",
         code=first.code,
     )
 

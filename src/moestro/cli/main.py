@@ -21,7 +21,9 @@ INTERRUPTED = 130
 # that help and `inspect` do not pay for the gateway.
 VERBS = {
     "up": "Serve a model: inspect it, choose settings, start it, say how to call it.",
+    "plan": "Memory, speed and settings of a model on this machine or on another one.",
     "inspect": "Anatomy of a model file: parameters, bytes by role, experts, cache cost.",
+    "hardware": "What this machine is, and how fast; or one that is not here.",
     "run": "One prompt, answered in the terminal.",
     "chat": "A conversation in the terminal.",
 }

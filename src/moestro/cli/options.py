@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
+FLASH_ATTENTION = ("auto", "on", "off")
 INT_MAX = (1 << 31) - 1
 ENGINE_THREADS_MAX = 512
 
@@ -54,7 +55,20 @@ def engine_options(function: Decorated) -> Decorated:
             type=click.IntRange(0, INT_MAX),
             default=None,
             metavar="N",
-            help="Layers on the GPU (default: what the engine fits).",
+            help="Layers on the GPU, counted from the last one (default: what fits).",
+        ),
+        click.option(
+            "--cpu-expert-layers",
+            type=click.IntRange(0, INT_MAX),
+            default=None,
+            metavar="N",
+            help="Layers on the GPU whose experts stay in host memory (default: as few as fit).",
+        ),
+        click.option(
+            "--flash-attention",
+            type=click.Choice(FLASH_ATTENTION),
+            default=None,
+            help="Flash attention (default: auto, wherever the engine can).",
         ),
         click.option(
             "--mtp",
@@ -107,8 +121,42 @@ def engine_options(function: Decorated) -> Decorated:
     return function
 
 
-def wishes_of(options: dict[str, Any]) -> Wishes:
-    """The parsed `engine_options` as what the user fixed."""
-    from moestro.planning import Wishes
+def workload_options(function: Decorated) -> Decorated:
+    """What the model is to be used for, and how much memory it may have for that."""
+    for option in (
+        click.option(
+            "--budget",
+            metavar="SIZE",
+            default=None,
+            help="Memory the model may take, like 20GiB: of each GPU, or of the host without one.",
+        ),
+        click.option(
+            "--output-tokens",
+            type=click.IntRange(1, INT_MAX),
+            default=None,
+            metavar="N",
+            help="Length of a typical answer.",
+        ),
+        click.option(
+            "--prompt-tokens",
+            type=click.IntRange(1, INT_MAX),
+            default=None,
+            metavar="N",
+            help="Length of a typical prompt.",
+        ),
+    ):
+        function = option(function)
+    return function
 
-    return Wishes(**options)
+
+def wishes_of(options: dict[str, Any]) -> Wishes:
+    """The parsed `engine_options` and `workload_options` as what the user fixed.
+
+    Raises:
+        UsageError: the budget is not a size.
+    """
+    from moestro.planning import Wishes
+    from moestro.units import parse_size
+
+    budget = options.pop("budget", None)
+    return Wishes(**options, budget_bytes=None if budget is None else parse_size(budget))

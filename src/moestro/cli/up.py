@@ -37,7 +37,11 @@ class FirstAnswer:
     the command to the first token; None when there was none."""
 
     after_start_seconds: float | None
-    tokens_per_second: float | None
+    answer: Answer | None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return None if self.answer is None else self.answer.timings.tokens_per_second
 
 
 @click.command(name="up")
@@ -64,9 +68,11 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
         listener.close()
         raise
     if not as_json:
-        from moestro.cli.show_up import show_plan
+        from rich.console import Console
 
-        show_plan(prepared)
+        from moestro.cli.show_plan import show_plan
+
+        show_plan(prepared.plan, Console(highlight=False), brief=True)
     return run(lambda: _up(prepared, listener, as_json=as_json))
 
 
@@ -117,12 +123,26 @@ async def _announce(
             return
         to_stderr(f"warning: the first request failed: {error.sentence}")
         first = FirstAnswer(None, None)
+    _remember(prepared, engine, first)
     if as_json:
         print(json.dumps(_summary(prepared, engine, url, first), ensure_ascii=False), flush=True)
         return
     from moestro.cli.show_up import show_service
 
     show_service(prepared, engine, url, first)
+
+
+def _remember(prepared: Prepared, engine: Engine, first: FirstAnswer) -> None:
+    """Later forecasts learn from what this run showed."""
+    if first.answer is None:
+        return
+    from moestro.cli.observe import observation
+    from moestro.cli.planning import remember
+
+    run = observation(prepared, engine.pid, first.answer)
+    trouble = remember(prepared.plan.hardware, run) if run is not None else None
+    if trouble is not None:
+        to_stderr(f"warning: {trouble.title}: {trouble.evidence}")
 
 
 async def _first_answer(url: str) -> FirstAnswer:
@@ -135,9 +155,9 @@ async def _first_answer(url: str) -> FirstAnswer:
     ):
         async for _ in stream:
             first_at = first_at or time.time()
-        answer: Answer = stream.answer
+        answer = stream.answer
     after = None if first_at is None else first_at - _command_started_at()
-    return FirstAnswer(after, answer.timings.tokens_per_second)
+    return FirstAnswer(after, answer)
 
 
 def _command_started_at() -> float:
@@ -159,15 +179,14 @@ async def _tell_of_the_end(service: Service) -> None:
 
 
 def _summary(prepared: Prepared, engine: Engine, url: str, first: FirstAnswer) -> dict[str, Any]:
-    choice = prepared.choice
     return {
         "url": f"{url}/v1",
         "model": prepared.name,
         "path": str(prepared.path),
         "engine": {"pid": engine.pid, "started_seconds": engine.started_seconds},
-        "settings": choice.settings.to_json(),
-        "reasons": [reason.to_json() for reason in choice.reasons],
-        "memory": {"weights_bytes": choice.weights_bytes, "cache_bytes": choice.cache_bytes},
+        "settings": prepared.plan.settings.to_json(),
+        "reasons": [reason.to_json() for reason in prepared.plan.reasons],
+        "plan": prepared.plan.to_json(),
         "started_at": _command_started_at(),
         "first_token_seconds": first.after_start_seconds,
         "decode_tokens_per_second": first.tokens_per_second,

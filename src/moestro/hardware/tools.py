@@ -1,8 +1,10 @@
-"""The one place that runs a vendor's tool: it may be absent, hang, lie or crash."""
+"""The one place that asks outside: vendors' tools, which may be absent, hang, lie or crash, and the
+kernel's files, which may not be there."""
 
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -20,3 +22,12 @@ def run_tool(*command: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> str | 
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+def read_text(path: Path, *, most_bytes: int = 1 << 20) -> str:
+    """The file's text, empty where there is none or it may not be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most_bytes).decode(errors="replace")
+    except OSError:
+        return ""

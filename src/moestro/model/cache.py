@@ -38,12 +38,15 @@ class KvStore:
     """One table of cells. Widths are in values per cell; a latent store has no values (0).
 
     `window` bounds the cells by that many tokens (plus one ubatch); None grows with the context.
+    A table that is not `shareable` is kept for each stream even where streams share the context,
+    and each is then as long as the shared one would be.
     """
 
     key_width: int
     value_width: int = 0
     window: int | None = None
     tokens_per_cell: int = 1
+    shareable: bool = True
 
     def cell_bytes(self, type_k: str, type_v: str) -> int:
         return _row_bytes(type_k, self.key_width) + _row_bytes(type_v, self.value_width)
@@ -59,13 +62,18 @@ class KvStore:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One block. `state_bytes` is the recurrent state of one sequence."""
+    """One block. `state_bytes` is the recurrent state of one sequence.
+
+    The stores of an MTP block (`mtp`) are in the draft context. `trunk_stores` are what the trunk's
+    cache keeps for it all the same, whether it drafts or not: DeepSeek-V4's window.
+    """
 
     index: int
     kind: LayerKind
     stores: tuple[KvStore, ...] = ()
     state_bytes: int = 0
     mtp: bool = False
+    trunk_stores: tuple[KvStore, ...] = ()
 
 
 def cache_bytes(
@@ -77,22 +85,49 @@ def cache_bytes(
     *,
     ubatch: int = DEFAULT_UBATCH,
     unified: bool = False,
+    snapshots: int = 0,
 ) -> int:
     """Bytes of the cache for `parallel` streams of `context` tokens each, recurrent state included.
 
-    `unified` streams share one table of `context · parallel` cells.
+    `unified` streams share one table of `context · parallel` cells. `snapshots` are older states
+    kept beside each state: one for each token that may be drafted, to go back to.
     """
-    total = 0
+    tables, states = cache_parts(
+        layers,
+        context,
+        parallel,
+        type_k,
+        type_v,
+        ubatch=ubatch,
+        unified=unified,
+        snapshots=snapshots,
+    )
+    return tables + states
+
+
+def cache_parts(
+    layers: Iterable[Layer],
+    context: int,
+    parallel: int = 1,
+    type_k: str = "f16",
+    type_v: str = "f16",
+    *,
+    ubatch: int = DEFAULT_UBATCH,
+    unified: bool = False,
+    snapshots: int = 0,
+) -> tuple[int, int]:
+    """`cache_bytes` in two parts: tables of cells, and recurrent states with their snapshots."""
+    tables = states = 0
     cells_asked = _padded(context * parallel) if unified else _padded(context)
     for layer in layers:
         for store in layer.stores:
             cell_bytes = store.cell_bytes(type_k, type_v)
-            if unified:
-                total += cell_bytes * store.cells(cells_asked, ubatch, parallel)
+            if unified and store.shareable:
+                tables += cell_bytes * store.cells(cells_asked, ubatch, parallel)
             else:
-                total += cell_bytes * store.cells(cells_asked, ubatch) * parallel
-        total += layer.state_bytes * parallel
-    return total
+                tables += cell_bytes * store.cells(cells_asked, ubatch) * parallel
+        states += layer.state_bytes * parallel * (1 + snapshots)
+    return tables, states
 
 
 def bytes_per_token(layers: Iterable[Layer], type_k: str = "f16", type_v: str = "f16") -> int:

@@ -59,10 +59,15 @@ class GgufTensor:
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What one file says. `data_offset` is where tensor data starts, `data_bytes` how much there
-    must be (padding between tensors included, after the last one not)."""
+    must be (padding between tensors included, after the last one not).
+
+    `kinds` are the format's numbers for the kinds of the values; of an array a pair, its own and
+    that of its members.
+    """
 
     version: int
     metadata: dict[str, Value]
+    kinds: dict[str, int | tuple[int, int]]
     tensors: tuple[GgufTensor, ...]
     data_offset: int
     data_bytes: int
@@ -78,11 +83,12 @@ def read_gguf_header(source: ByteSource) -> GgufHeader:
     cursor = Cursor(source)
     version, tensor_count, pair_count = _preamble(cursor)
     metadata: dict[str, Value] = {}
+    kinds: dict[str, int | tuple[int, int]] = {}
     for _ in range(pair_count):
         key = _name(cursor, MAX_KEY_BYTES, "a key")
         if key in metadata:
             raise _corrupt(source, f"has the key {shown(key)} twice")
-        metadata[key] = _value(cursor, key)
+        metadata[key], kinds[key] = _value(cursor, key)
     alignment = _alignment(source, metadata)
     cursor.expected_bytes = 80 * tensor_count
     tensors = tuple(_tensor(cursor, alignment) for _ in range(tensor_count))
@@ -90,7 +96,7 @@ def read_gguf_header(source: ByteSource) -> GgufHeader:
     data_offset = header_end + -header_end % alignment
     data_bytes = _check_layout(source, tensors)
     _check_length(source, data_offset, data_bytes)
-    return GgufHeader(version, metadata, tensors, data_offset, data_bytes, alignment)
+    return GgufHeader(version, metadata, kinds, tensors, data_offset, data_bytes, alignment)
 
 
 def _preamble(cursor: Cursor) -> tuple[int, int, int]:
@@ -135,14 +141,16 @@ def _name(cursor: Cursor, most_bytes: int, what: str) -> str:
         raise _corrupt(cursor.source, "has a name that is not UTF-8") from error
 
 
-def _value(cursor: Cursor, key: str) -> Value:
+def _value(cursor: Cursor, key: str) -> tuple[Value, int | tuple[int, int]]:
+    """The value and its kind."""
     (kind,) = cursor.unpack(_U32, key)
-    if kind == _STRING:
-        return _text(cursor, key)
-    if kind == _ARRAY:
-        return _array(cursor, key)
     assert isinstance(kind, int)
-    return _scalar(cursor, kind, key)
+    if kind == _STRING:
+        return _text(cursor, key), kind
+    if kind == _ARRAY:
+        value, of = _array(cursor, key)
+        return value, (kind, of)
+    return _scalar(cursor, kind, key), kind
 
 
 def _scalar(cursor: Cursor, kind: int, key: str) -> Scalar:
@@ -161,7 +169,8 @@ def _text(cursor: Cursor, key: str) -> str | SkippedText:
     return cursor.take(length, key).decode("utf-8", errors="replace")
 
 
-def _array(cursor: Cursor, key: str) -> Value:
+def _array(cursor: Cursor, key: str) -> tuple[Value, int]:
+    """The members and their kind."""
     kind, count = cursor.unpack(_ARRAY_HEAD, key)
     assert isinstance(kind, int)
     assert isinstance(count, int)
@@ -170,18 +179,18 @@ def _array(cursor: Cursor, key: str) -> Value:
     if kind == _STRING:
         if count > MAX_KEPT_ITEMS or key.startswith("tokenizer.ggml."):
             cursor.skip_strings(count, key)
-            return SkippedArray(count)
+            return SkippedArray(count), kind
         texts = [_text(cursor, key) for _ in range(count)]
-        return [text for text in texts if isinstance(text, str)]
+        return [text for text in texts if isinstance(text, str)], kind
     layout = _SCALARS.get(kind)
     if layout is None:
         raise _corrupt(cursor.source, f"gives {shown(key)} members of the unknown kind {kind}")
     if count > MAX_KEPT_ITEMS:
         cursor.skip(count * layout.size, key)
-        return SkippedArray(count)
+        return SkippedArray(count), kind
     cursor.keep(8 * count, key)  # a member is a pointer here, whatever its size there
     values = struct.unpack(f"<{count}{layout.format[1:]}", cursor.take(count * layout.size, key))
-    return [bool(value) for value in values] if kind == _BOOL else list(values)
+    return ([bool(value) for value in values] if kind == _BOOL else list(values)), kind
 
 
 def _alignment(source: ByteSource, metadata: dict[str, Value]) -> int:

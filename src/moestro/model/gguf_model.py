@@ -15,6 +15,7 @@ from moestro.model.ggml_types import FILE_TYPES
 from moestro.model.gguf import GgufHeader
 from moestro.model.metadata import Hyperparameters, SkippedArray, Value
 from moestro.model.roles import Role, place, role_of
+from moestro.model.skeleton import skeleton_of
 from moestro.model.spec import (
     Experts,
     ModelFile,
@@ -93,6 +94,8 @@ def model_of_parts(parts: Sequence[Part], projector: Projector | None = None) ->
         projector=projector,
         findings=tuple(findings),
         transferred_bytes=sum(part.transferred_bytes for part in parts),
+        attention_heads=hyper.integer("attention.head_count", most=1 << 16),
+        skeleton=skeleton_of(first.header, architecture),
     )
 
 

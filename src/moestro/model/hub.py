@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,35 @@ LIST_TIMEOUT_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of a repository. `commit` is None when only the local cache could be asked."""
+    """The files of a repository. `commit` is None when only the local cache could be asked.
+
+    `sizes` holds the bytes of each file whose length is known.
+    """
 
     repository: str
     files: tuple[str, ...]
     commit: str | None
     task: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def offers(self) -> list[Offer]:
+        """Every GGUF model here whose length is known, the largest first."""
+        found = []
+        for candidate in candidates(self.files):
+            sizes = [self.sizes.get(part) for part in parts_of(candidate.path)]
+            if sizes and None not in sizes:
+                total = sum(size for size in sizes if size is not None)
+                found.append(Offer(candidate.path, candidate.label, total))
+        return sorted(found, key=lambda offer: -offer.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A model in a repository: its (first) file, its label, the bytes of all its parts."""
+
+    path: str
+    label: str | None
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +137,17 @@ def resolve(reference: HubRef) -> Resolved:
     if not candidates(listing.files):
         raise _no_gguf(listing)
     chosen = choose(listing.files, reference.quant, str(reference.repository))
-    folder, _, name = chosen.path.rpartition("/")
+    name = chosen.path.rpartition("/")[2]
+    projector = choose_projector(listing.files, name)
+    return Resolved(listing, chosen, parts_of(chosen.path), projector)
+
+
+def parts_of(path: str) -> tuple[str, ...]:
+    """All parts of the model whose (first) file is `path`."""
+    folder, _, name = path.rpartition("/")
     split = parse_split_name(name)
     prefix = f"{folder}/" if folder else ""
-    parts = (chosen.path,) if split is None else tuple(prefix + part for part in split.parts())
-    return Resolved(listing, chosen, parts, choose_projector(listing.files, name))
+    return (path,) if split is None else tuple(prefix + part for part in split.parts())
 
 
 def list_files(repository: str) -> Listing:
@@ -132,16 +161,21 @@ def list_files(repository: str) -> Listing:
     try:
         with translated(repository):
             info = HfApi(endpoint=endpoint()).model_info(
-                repository, timeout=LIST_TIMEOUT_SECONDS, token=token()
+                repository, timeout=LIST_TIMEOUT_SECONDS, token=token(), files_metadata=True
             )
     except DownloadError:
         cached = _cached_listing(repository)
         if cached is None:
             raise
         return cached
-    names = (sibling.rfilename for sibling in info.siblings or ())
-    files = tuple(name for name in names if name.isprintable())
-    return Listing(repository, files, info.sha, info.pipeline_tag)
+    siblings = [file for file in info.siblings or () if file.rfilename.isprintable()]
+    return Listing(
+        repository,
+        tuple(file.rfilename for file in siblings),
+        info.sha,
+        info.pipeline_tag,
+        {file.rfilename: file.size for file in siblings if file.size is not None},
+    )
 
 
 def cached_file(repository: str, path: str) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from moestro.findings import Finding
 from moestro.model import cache
 from moestro.model.cache import Layer
 from moestro.model.roles import Role, is_lookup
+from moestro.model.skeleton import Skeleton
 
 FileFormat = Literal["gguf", "safetensors"]
 
@@ -33,6 +34,12 @@ class TensorInfo:
     role: Role
     layer: int | None
     file: int = 0
+
+    @property
+    def is_routed_expert(self) -> bool:
+        """Multi-token prediction blocks have experts too, but their role is MTP: so the name
+        decides."""
+        return self.role is Role.ROUTED_EXPERTS or "exps." in self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,8 @@ class ModelSpec:
     """A model file, read. Lengths are in tokens or values, sizes in bytes; unknown is None.
 
     `mtp_layers` counts multi-token prediction blocks whose tensors are there. `layers` is None
-    where the architecture's cache is not known.
+    where the architecture's cache is not known. `skeleton` is what an engine needs for a dry run
+    (see `skeleton.write_skeleton`); only a GGUF has one.
     """
 
     architecture: str
@@ -113,13 +121,32 @@ class ModelSpec:
     projector: Projector | None
     findings: tuple[Finding, ...]
     transferred_bytes: int
+    attention_heads: int | None = None
+    skeleton: Skeleton | None = None
 
     @cached_property
     def trunk_layers(self) -> tuple[Layer, ...] | None:
-        """The blocks that every token passes: without multi-token prediction."""
+        """The blocks that every token passes: of multi-token prediction only what the trunk's cache
+        keeps for it."""
         if self.layers is None:
             return None
-        return tuple(layer for layer in self.layers if not layer.mtp)
+        return tuple(
+            replace(layer, stores=layer.trunk_stores) if layer.mtp else layer
+            for layer in self.layers
+            if not layer.mtp or layer.trunk_stores
+        )
+
+    @cached_property
+    def block_count(self) -> int:
+        """Blocks of the file, multi-token prediction included: llama.cpp's `block_count`."""
+        numbers = [tensor.layer for tensor in self.tensors if tensor.layer is not None]
+        return max([self.layer_count, *(number + 1 for number in numbers)])
+
+    @cached_property
+    def expert_blocks(self) -> tuple[int, ...]:
+        """Blocks with routed experts, in their order; multi-token prediction blocks among them."""
+        found = {t.layer for t in self.tensors if t.layer is not None and t.is_routed_expert}
+        return tuple(sorted(found))
 
     @cached_property
     def tensor_bytes(self) -> int:

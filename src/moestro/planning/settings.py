@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+FlashAttention = Literal["auto", "on", "off"]
 Source = Literal["measured", "file", "computed", "assumed", "user"]
 
 
@@ -13,9 +14,16 @@ Source = Literal["measured", "file", "computed", "assumed", "user"]
 class Settings:
     """Engine settings, in moestro's words. The cache holds `context × parallel` tokens.
 
-    `gpu_layers` None leaves the split to the engine's own fitter. `prompt_cache_bytes` bounds the
-    engine's prompt cache on the host; `context_checkpoints` counts copies of a slot's recurrent
-    state.
+    Placement. `gpu_layers` counts blocks from the last one backwards, the output head first and
+    the MTP blocks among them, as llama.cpp does; None takes all of them where there is a GPU.
+    `cpu_expert_layers` counts the blocks *with routed experts*, from the first one on, whose
+    experts stay in host memory although the block is on a GPU; blocks without experts in front of
+    them do not count. `tensor_split` gives each GPU's share of the blocks on GPUs; None splits by
+    free memory. `expert_cache_bytes` is the size, on each GPU, of the cache for experts that stay
+    in host memory. `cache_on_host` keeps the KV cache in host memory.
+
+    Bounds. `prompt_cache_bytes` bounds the engine's prompt cache on the host;
+    `context_checkpoints` counts the copies of a slot's state that it may keep.
     """
 
     context: int
@@ -24,14 +32,25 @@ class Settings:
     ubatch: int = 512
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
+    flash_attention: FlashAttention = "auto"
     unified: bool = False
     gpu_layers: int | None = None
+    cpu_expert_layers: int = 0
+    tensor_split: tuple[float, ...] | None = None
+    expert_cache_bytes: int = 0
+    cache_on_host: bool = False
     mtp_depth: int = 0
     prompt_cache_bytes: int = 0
     context_checkpoints: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Settings:
+        """The inverse of `to_json`; keys that a newer version added raise TypeError."""
+        split = data.get("tensor_split")
+        return Settings(**{**data, "tensor_split": None if split is None else tuple(split)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,18 @@ class ContextParams(Structure):
     ]
 
 
+class TensorOverride(Structure):
+    """`struct llama_model_tensor_buft_override`: tensors whose name has `pattern` go to `buft`."""
+
+    _fields_: ClassVar = [("pattern", c_char_p), ("buft", c_void_p)]
+
+
+class SamplerChainParams(Structure):
+    """`struct llama_sampler_chain_params`."""
+
+    _fields_: ClassVar = [("no_perf", c_bool)]
+
+
 LOAD_MODE_NONE = 0
 """`LLAMA_LOAD_MODE_NONE`: plain reads. The only mode that goes together with `no_alloc`."""
 
@@ -182,6 +194,17 @@ def _declare(library: ctypes.CDLL) -> None:
         ("llama_model_n_embd", c_int32, [model]),
         ("llama_init_from_model", context, [model, ContextParams]),
         ("llama_free", None, [context]),
+        ("llama_n_ctx", c_uint32, [context]),
+        ("llama_sampler_chain_default_params", SamplerChainParams, []),
+        ("llama_sampler_chain_init", c_void_p, [SamplerChainParams]),
+        ("llama_sampler_chain_add", None, [c_void_p, c_void_p]),
+        ("llama_sampler_init_top_k", c_void_p, [c_int32]),
+        ("llama_sampler_free", None, [c_void_p]),
+        ("llama_set_sampler", c_bool, [context, c_int32, c_void_p]),
+        ("ggml_backend_cpu_buffer_type", c_void_p, []),
+        ("ggml_backend_buft_name", c_char_p, [c_void_p]),
+        ("ggml_backend_buft_is_host", c_bool, [c_void_p]),
+        ("ggml_backend_buft_get_device", c_void_p, [c_void_p]),
         ("ggml_backend_dev_count", c_size_t, []),
         ("ggml_backend_dev_get", c_void_p, [c_size_t]),
         ("ggml_backend_dev_type", c_int, [c_void_p]),
@@ -199,6 +222,8 @@ __all__ = [
     "EvalCallback",
     "LogCallback",
     "ModelParams",
+    "SamplerChainParams",
+    "TensorOverride",
     "flush_log",
     "library_path",
     "load_library",

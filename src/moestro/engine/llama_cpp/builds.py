@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from moestro.hardware.graphics import Gpu, Graphics, Version, find_graphics
+from moestro.hardware.gpu import Gpu, Version
+from moestro.hardware.graphics import Graphics, find_graphics
 
 BuildKind = Literal["cpu", "metal", "cu132", "cu128", "rocm-7.2.4", "rocm-6.4.1", "vulkan"]
 

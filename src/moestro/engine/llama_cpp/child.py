@@ -16,7 +16,6 @@ from typing import Any, TextIO
 
 from moestro.engine.protocol import EngineRequest
 from moestro.errors import EngineError, EngineMismatch, EngineStartFailed
-from moestro.planning import Settings
 
 FAILED_START = 3
 """Exit status of a child whose engine refused the model; the reason is in its log."""
@@ -52,10 +51,13 @@ def request_to_json(request: EngineRequest) -> dict[str, Any]:
 
 
 def request_from_json(data: Mapping[str, Any]) -> EngineRequest:
+    # Not every child plans to run a model, and this import takes longer than its whole start.
+    from moestro.planning.settings import Settings
+
     return EngineRequest(
         model=Path(data["model"]),
         name=data["name"],
-        settings=Settings(**data["settings"]),
+        settings=Settings.from_json(data["settings"]),
         projector=Path(data["projector"]) if data["projector"] else None,
     )
 

@@ -1,24 +1,47 @@
 """The engine's own opinion of a model file, from its header alone.
 
 `no_alloc` with plain reads makes llama.cpp read metadata and build the tensor list without loading
-a byte of weights, so a sparse file that holds only the header does as well as the model itself.
+a byte of weights, and plan its buffers without taking them. So a sparse file that holds only the
+header does as well as the model itself, and GPUs that are not there as well as real ones
+(`virtual_device`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import selectors
 import subprocess
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
 
+from moestro.engine.llama_cpp import derived
 from moestro.engine.llama_cpp.child import (
+    FAILED_START,
     child_command,
     child_environment,
     failure_of,
     parse_report,
 )
 from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, explain_exit
+from moestro.engine.llama_cpp.virtual_device import VirtualDevice
 from moestro.errors import EngineError, EngineStartFailed
+from moestro.model import ModelSpec, read_model
+from moestro.model.ggml_types import GGML_TYPES
+from moestro.model.skeleton import write_skeleton
+from moestro.planning.engine_memory import DeviceMemory, EngineMemory
+from moestro.planning.placement import expert_blocks
+from moestro.planning.settings import Settings
+
+TIMEOUT_SECONDS = 60.0
+_TYPE_NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
+_DRAFT_CACHE_TYPE = "F16"  # the engine's default for a draft context, whatever the trunk's is
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +61,172 @@ class EngineCounts:
     embedding_length: int
 
 
-def engine_counts(model: Path, *, timeout_seconds: float = 60.0) -> EngineCounts:
+class DryRun:
+    """A child process that answers one question after the other about one model.
+
+    `devices` are the GPUs: None takes those that the engine finds here, () none at all.
+    """
+
+    def __init__(
+        self,
+        model: Path | ModelSpec,
+        devices: Sequence[VirtualDevice] | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self._spec = read_model(model) if isinstance(model, Path) else model
+        self._name = Path(self._spec.files[0].location).name
+        self._devices = None if devices is None else tuple(devices)
+        self._timeout_seconds = timeout_seconds
+        self._things = contextlib.ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes]
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()  # it holds nothing that would have to be saved
+            self._process.communicate()
+            self._process = None
+        self._things.close()
+
+    def memory(self, settings: Settings, *, every_token_outputs: bool = False) -> EngineMemory:
+        """What the engine's server would take with `settings`.
+
+        `every_token_outputs` plans logits for every token of a batch, as other programs of the
+        engine do; the server wants one row for each stream and draft.
+
+        Raises:
+            EngineStartFailed: it refuses the model or the settings, crashes, or takes too long.
+            EngineMismatch: another engine build is installed.
+        """
+        if self._process is None:
+            self._start()
+        question = self._question(settings)
+        if every_token_outputs:
+            question["outputs"] = question["batch"]
+        answer = self._ask(question)
+        graph = answer["graph"] or (None, None)
+        return EngineMemory(
+            devices=_devices(answer["trunk"]),
+            draft=_devices(answer["draft"] or [], with_weights=False),
+            context=answer["context"],
+            flash_attention=answer["flash_attention"],
+            graph_nodes=graph[0],
+            graph_splits=graph[1],
+        )
+
+    def _start(self) -> None:
+        folder = Path(self._things.enter_context(tempfile.TemporaryDirectory(prefix="moestro-")))
+        self._log = self._things.enter_context((folder / "log").open("w+b"))
+        path = write_skeleton(self._spec, folder / "model.gguf")
+        self._process = subprocess.Popen(
+            child_command("dry_run_child"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=child_environment(os.environ),
+        )
+        devices = self._devices and [asdict(device) for device in self._devices]
+        self._send({"model": str(path), "devices": None if devices is None else list(devices)})
+
+    def _question(self, settings: Settings) -> dict[str, Any]:
+        blocks = expert_blocks(self._spec)[: settings.cpu_expert_layers]
+        accelerated = self._devices is None or len(self._devices) > 0
+        batch = derived.batch(settings, accelerated=accelerated)
+        return {
+            "context": settings.context * settings.parallel,
+            "parallel": settings.parallel,
+            "batch": batch,
+            "ubatch": settings.ubatch,
+            "outputs": min(batch, derived.outputs(settings)),
+            "unified": settings.unified,
+            "type_k": _TYPE_NUMBERS[settings.cache_type_k.upper()],
+            "type_v": _TYPE_NUMBERS[settings.cache_type_v.upper()],
+            "draft_type": _TYPE_NUMBERS[_DRAFT_CACHE_TYPE],
+            "flash_attention": settings.flash_attention,
+            "mtp_depth": settings.mtp_depth,
+            "gpu_layers": settings.gpu_layers,
+            "tensor_split": settings.tensor_split,
+            "host_tensors": derived.host_tensors(blocks),
+            "cache_on_host": settings.cache_on_host,
+            "expert_cache_bytes": settings.expert_cache_bytes,
+        }
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        # A child that is gone is found when its answer is read.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        said_before = self._log.seek(0, os.SEEK_END)
+        self._send(question)
+        line = self._read_line()
+        report = parse_report(line) if line else None
+        if report is None:
+            assert self._process is not None
+            raise self._refusal(said_before, self._process.wait())
+        if report["event"] == "failed":
+            raise failure_of(report)
+        if report["event"] == "refused":
+            raise self._refusal(said_before, FAILED_START)
+        return report
+
+    def _read_line(self) -> bytes:
+        """The next report; empty if the child has ended."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        stream = self._process.stdout
+        deadline = time.monotonic() + self._timeout_seconds
+        line = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            while not line.endswith(b"\n"):
+                if not selector.select(max(deadline - time.monotonic(), 0)):
+                    self.close()
+                    raise EngineStartFailed(
+                        f"The engine did not finish planning {self._name} within "
+                        f"{self._timeout_seconds:g} s.",
+                        hint="The machine may be overloaded, or the model's header absurd.",
+                    )
+                piece = os.read(stream.fileno(), 1 << 16)
+                if not piece:
+                    break
+                line += piece
+        return line
+
+    def _refusal(self, said_before: int, exit_code: int) -> EngineError:
+        self._log.seek(said_before)
+        log = self._log.read()
+        return _refusal(self._name, log, exit_code)
+
+
+def engine_counts(model: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> EngineCounts:
     """Asks the engine, in a child process, what it sees in `model` (first part of a split file).
 
     Raises:
         EngineStartFailed: the engine refuses the file, crashes on it, or takes too long.
         EngineMismatch: another engine build is installed.
     """
+    asked = ({"model": str(model), "devices": []}, {"counts": True})
     try:
         done = subprocess.run(
-            child_command("dry_run_child", str(model)),
-            stdin=subprocess.DEVNULL,
+            child_command("dry_run_child"),
+            input=b"".join(json.dumps(message).encode() + b"\n" for message in asked),
             capture_output=True,
             env=child_environment(os.environ),
             timeout=timeout_seconds,
@@ -66,11 +244,50 @@ def engine_counts(model: Path, *, timeout_seconds: float = 60.0) -> EngineCounts
             return EngineCounts(**report)
         if report is not None and event == "failed":
             raise failure_of(report)
-    raise _refusal(model, done)
+    raise _refusal(model.name, done.stderr, done.returncode or FAILED_START)
 
 
-def _refusal(model: Path, done: subprocess.CompletedProcess[bytes]) -> EngineError:
-    log = tuple(done.stderr.decode(errors="replace").splitlines())
-    reason = explain_exit(log, done.returncode, model.name)
-    log_tail = log[-SHOWN_LOG_LINES:] if reason.log_helps else ()
+def memory_of(
+    model: Path | ModelSpec,
+    settings: Settings,
+    devices: Sequence[VirtualDevice] | None = None,
+) -> EngineMemory:
+    """One answer of a `DryRun`.
+
+    Raises:
+        EngineStartFailed, EngineMismatch: see `DryRun.memory`.
+    """
+    with DryRun(model, devices) as run:
+        return run.memory(settings)
+
+
+def _devices(
+    shares: Sequence[dict[str, Any]], *, with_weights: bool = True
+) -> tuple[DeviceMemory, ...]:
+    """Shares of buffer types added up by device, the host first."""
+    names = sorted({share["device"] for share in shares})
+    return tuple(_device(name, shares, with_weights=with_weights) for name in names)
+
+
+def _device(name: str, shares: Sequence[dict[str, Any]], *, with_weights: bool) -> DeviceMemory:
+    own = [share for share in shares if share["device"] == name]
+    weights = sum(share["weights_bytes"] for share in own)
+    repacked = sum(share["weights_bytes"] for share in own if share["own_layout"])
+    return DeviceMemory(
+        device=name,
+        weights_bytes=weights if with_weights else 0,
+        cache_bytes=sum(share["cache_bytes"] for share in own),
+        compute_bytes=sum(share["compute_bytes"] for share in own),
+        weights_repacked_bytes=repacked if with_weights else 0,
+    )
+
+
+def _refusal(name: str, log: bytes, exit_code: int) -> EngineError:
+    lines = tuple(log.decode(errors="replace").splitlines())
+    reason = explain_exit(lines, exit_code, name)
+    log_tail = lines[-SHOWN_LOG_LINES:] if reason.log_helps else ()
     return EngineStartFailed(reason.sentence, hint=reason.hint, log_tail=log_tail)
+
+
+__all__ = ["DeviceMemory", "DryRun", "EngineCounts", "EngineMemory", "VirtualDevice",
+           "engine_counts", "memory_of"]  # fmt: skip

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import xllamacpp
 
+from moestro.engine.llama_cpp import derived
 from moestro.engine.protocol import EngineRequest
 from moestro.errors import EngineStartFailed
-from moestro.planning import Settings
+from moestro.model import read_model
+from moestro.planning.placement import expert_blocks
+from moestro.planning.settings import Settings
 from moestro.units import MIB
 
 _LOOPBACK = "127.0.0.1"
+_FLASH_ATTENTION = {
+    "auto": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "off": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    "on": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+}
 
 _MOST = 2**31 - 1
 """The engine counts in 32 bits with a sign."""
+
+_MOST_GPUS = 128
+"""`LLAMA_MAX_DEVICES` of the parameters' `tensor_split`."""
 
 _MOST_THREADS = 512
 """`GGML_MAX_N_THREADS`; thousands end in a crash or in "Thread creation failed"."""
@@ -39,6 +50,7 @@ def server_params(
         params.mmproj.path = str(request.projector)
 
     _set_memory(params, settings, accelerated)
+    _set_placement(params, request, accelerated)
     params.cpuparams.n_threads = settings.threads
     params.cpuparams_batch.n_threads = settings.threads
     _set_speculation(params, settings)
@@ -62,7 +74,8 @@ def _check_numbers(settings: Settings) -> None:
         ("--ubatch", settings.ubatch, _MOST),
         ("--gpu-layers", settings.gpu_layers or 0, _MOST),
         ("--mtp", settings.mtp_depth, _MOST),
-        ("--parallel times (1 + --mtp)", _outputs(settings), _MOST),
+        ("--parallel times (1 + --mtp)", derived.outputs(settings), _MOST),
+        ("the number of GPUs in a split", len(settings.tensor_split or ()), _MOST_GPUS),
         ("the prompt cache in MiB", _prompt_cache_mib(settings), _MOST),
         ("the number of context checkpoints", settings.context_checkpoints, _MOST),
     ):
@@ -84,11 +97,6 @@ def _check_text(text: str) -> None:
         ) from error
 
 
-def _outputs(settings: Settings) -> int:
-    """One next token of every stream, drafts included."""
-    return settings.parallel * (1 + settings.mtp_depth)
-
-
 def _prompt_cache_mib(settings: Settings) -> int:
     return -(-settings.prompt_cache_bytes // MIB)
 
@@ -102,20 +110,35 @@ def _set_memory(params: xllamacpp.CommonParams, settings: Settings, accelerated:
     params.cache_type_k = _cache_type(settings.cache_type_k)
     params.cache_type_v = _cache_type(settings.cache_type_v)
 
-    params.n_ubatch = settings.ubatch
-    # A stream's next token waits for the whole batch that holds another stream's prompt. On a CPU
-    # one of 2048 tokens takes seconds and is no faster than its parts; several GPUs need it whole.
-    # Below one output of every stream, drafts included, the engine ends on a failed assertion.
-    params.n_batch = max(2048 if accelerated else 0, settings.ubatch, _outputs(settings))
+    params.flash_attn_type = _FLASH_ATTENTION[settings.flash_attention]
 
-    if settings.gpu_layers is not None:
-        params.n_gpu_layers = settings.gpu_layers
-    # The fitter reads the header once more, for nothing where there is nothing to choose.
-    params.fit_params = accelerated and settings.gpu_layers is None
+    params.n_ubatch = settings.ubatch
+    params.n_batch = derived.batch(settings, accelerated=accelerated)
 
     params.cache_ram_mib = _prompt_cache_mib(settings)  # 0 switches it off
     params.cache_idle_slots = settings.prompt_cache_bytes > 0
     params.n_ctx_checkpoints = settings.context_checkpoints
+
+
+def _set_placement(
+    params: xllamacpp.CommonParams, request: EngineRequest, accelerated: bool
+) -> None:
+    settings = request.settings
+    if settings.gpu_layers is not None:
+        params.n_gpu_layers = settings.gpu_layers
+    # The fitter reads the header once more, for nothing where there is nothing to choose.
+    params.fit_params = accelerated and settings.gpu_layers is None
+    params.no_kv_offload = settings.cache_on_host
+    if not accelerated:
+        return
+    if settings.tensor_split is not None:
+        rest = [0.0] * (_MOST_GPUS - len(settings.tensor_split))
+        params.tensor_split = [*settings.tensor_split, *rest]
+    if settings.cpu_expert_layers:
+        blocks = expert_blocks(read_model(request.model))[: settings.cpu_expert_layers]
+        rules = derived.host_tensors(blocks)
+        params.tensor_buft_overrides = ",".join(f"{rule}=CPU" for rule in rules)
+    params.moe_cache_size = settings.expert_cache_bytes
 
 
 def _set_speculation(params: xllamacpp.CommonParams, settings: Settings) -> None:

@@ -48,6 +48,11 @@ def _rule(
 
 _RULES = (
     _rule(
+        r"does not support different K \((?P<what>[^)]*)\) and V \([^)]*\) cache types",
+        "{model} keeps no values of their own in its cache, so both halves need one type.",
+        "Give both halves of the cache the same type.",
+    ),
+    _rule(
         r"unknown model architecture: '(?P<what>[^']*)'",
         "{model} has the architecture “{what}”, which this engine does not know.",
         "Look for a newer moestro, or a GGUF of a supported architecture.",

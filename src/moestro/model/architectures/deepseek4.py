@@ -8,6 +8,8 @@ ratio a block keeps more:
   the state of both compressors: 2 · 8 rows of twice the width, in f32.
 - 128: one vector for each 128 tokens, and a compressor state of 2 · 128 rows.
 
+The MTP block keeps a window. Streams never share a table, not even with `--unified`.
+
 The first blocks choose experts by a table of token numbers (`ffn_gate_tid2eid`).
 """
 
@@ -41,19 +43,24 @@ def layers(hyper: Hyperparameters) -> tuple[Layer, ...] | None:
 
 
 def _layer(index: int, ratio: int, width: int, window: int, indexer: int, *, mtp: bool) -> Layer:
-    stores = [KvStore(width, window=window)]
+    stores = [KvStore(width, window=window, shareable=False)]
+    if mtp:
+        # The engine gives the block its window in the trunk's cache too, and in the draft's keeps
+        # values beside the keys.
+        own = KvStore(width, width, window, shareable=False)
+        return Layer(index, LayerKind.WINDOW, (own,), 0, mtp, tuple(stores))
     values = 0
     if ratio == SPARSE:
         stores += [
-            KvStore(width, tokens_per_cell=SPARSE),
-            KvStore(indexer, tokens_per_cell=SPARSE),
+            KvStore(width, tokens_per_cell=SPARSE, shareable=False),
+            KvStore(indexer, tokens_per_cell=SPARSE, shareable=False),
         ]
         values = 2 * (2 * SPARSE) * (2 * width + 2 * indexer)
     elif ratio == HEAVY:
-        stores.append(KvStore(width, tokens_per_cell=HEAVY))
+        stores.append(KvStore(width, tokens_per_cell=HEAVY, shareable=False))
         values = 2 * HEAVY * width
     kind = LayerKind.COMPRESSED if ratio else LayerKind.WINDOW
-    return Layer(index, kind, tuple(stores), values * STATE_VALUE_BYTES, mtp)
+    return Layer(index, kind, tuple(stores), values * STATE_VALUE_BYTES)
 
 
 FAMILY = Family(

@@ -1,0 +1,1 @@
+"""Other planners, asked the same questions, each in a virtual environment of its own."""

@@ -1,0 +1,214 @@
+"""Compares forecasts with the tokens per second that `speed_truth` measured.
+
+    python -m bench.planner.speed_error [--set test] [--calibrate] [--breakdown PART …]
+
+Forecasts see a model's header and the machine's calibration, nothing else: headers are written anew
+from the case list, without weights. `--calibrate` measures what the cases need and was not measured
+yet, and stores it beside the results. Truth is the median of the repeats during which at most 6 %
+of the processors went to others; of decoding, a repeat is the tenth percentile of its step times.
+The noise beside the error is the mean deviation of those repeats from their median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.shapes import write_header
+
+from bench.planner.cases import MODELS, SETS, Case
+from moestro.engine.llama_cpp.calibrate import AttentionShape, calibrate
+from moestro.model import ModelSpec, read_model
+from moestro.planning.placement import HOST
+from moestro.planning.rates import KernelRates
+from moestro.planning.speed import Forecaster
+from moestro.planning.work import Pass, attention_shapes, product_types
+
+RESULTS = Path(__file__).parent / "results"
+DISTURBED = 0.06
+TARGETS = {"decode": (0.10, 0.20), "prefill": (0.15, 0.30)}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of one case; rates in tokens per second."""
+
+    case: str
+    what: str
+    forecast: float
+    truth: float
+    noise: float | None
+    repeats: int
+
+    @property
+    def error(self) -> float:
+        return self.forecast / self.truth - 1
+
+
+def rates_path(threads: int) -> Path:
+    return RESULTS / f"kernel_rates_{threads}_threads.json"
+
+
+def load_rates(threads: int) -> KernelRates | None:
+    path = rates_path(threads)
+    return KernelRates.from_json(json.loads(path.read_text())) if path.exists() else None
+
+
+def headers(cases: Iterable[Case], folder: Path) -> dict[str, ModelSpec]:
+    specs = {}
+    for name in sorted({case.model for case in cases}):
+        model = MODELS[name]
+        path = write_header(model.make(), folder / f"{name}.gguf", types=model.types())
+        specs[name] = read_model(path)
+    return specs
+
+
+def measure_missing(cases: Iterable[Case], specs: dict[str, ModelSpec]) -> None:
+    """One calibration for each number of threads, of the types and heads that are not known."""
+    types: dict[int, set[str]] = {}
+    attention: dict[int, set[AttentionShape]] = {}
+    for case in cases:
+        spec, cache = specs[case.model], case.cache_type.upper()
+        types.setdefault(case.threads, set()).update(product_types(spec))
+        attention.setdefault(case.threads, set()).update(attention_shapes(spec, cache, cache))
+    for threads, wanted in types.items():
+        known = load_rates(threads)
+        have = known.types if known else {}
+        heads = {(a.key, a.value, a.type_k, a.type_v) for a in known.attention} if known else set()
+        new_types, new_heads = sorted(wanted - set(have)), sorted(attention[threads] - heads)
+        if not new_types and not new_heads:
+            continue
+        rates = calibrate(threads, new_types, new_heads, known=known, progress=print)
+        rates_path(threads).write_text(json.dumps(rates.to_json()) + "\n")
+
+
+def rows_of(case: Case, entry: dict[str, Any], forecaster: Forecaster) -> list[Row]:
+    decode = entry["decode"]
+    step = forecaster.decode_seconds(decode["depth"], case.streams)
+    rounds = entry["rounds"]
+    quiet = [r["decode"] for r in rounds if _quiet(r["decode"])]
+    rows = (
+        [
+            Row(
+                case.name,
+                "decode",
+                case.streams / step.seconds,
+                *_calm([case.streams / (_tenth(d["step_ms"]) / 1e3) for d in quiet]),
+                len(quiet),
+            )
+        ]
+        if quiet
+        else []
+    )
+    readings = [p for r in rounds for p in r["prefill"] if _quiet(p)]
+    if readings:
+        seconds = forecaster.prefill_seconds(case.prompt)
+        rates = [p["tokens"] / p["seconds"] for p in readings]
+        rows.append(Row(case.name, "prefill", case.prompt / seconds, *_calm(rates), len(rates)))
+    return rows
+
+
+def _quiet(figures: dict[str, float]) -> bool:
+    return figures["stolen"] + figures["others"] <= DISTURBED
+
+
+def _tenth(quantiles: list[float]) -> float:
+    """The tenth percentile; `speed_truth` keeps 21 quantiles."""
+    return quantiles[2]
+
+
+def _calm(rates: list[float]) -> tuple[float, float | None]:
+    """The median of undisturbed repeats, and their mean deviation from it."""
+    middle = statistics.median(rates)
+    if len(rates) == 1:
+        return middle, None
+    return middle, statistics.fmean(abs(rate / middle - 1) for rate in rates)
+
+
+def breakdown(case: Case, forecaster: Forecaster, depth: int) -> str:
+    lines = []
+    step = forecaster.decode_seconds(depth, case.streams)
+    batch = min(case.prompt, case.settings.ubatch)
+    prefill = forecaster.step(Pass(batch, 1, 0, 1))
+    for what, cost in (("decode step", step), (f"prefill of {batch}", prefill)):
+        kinds = sorted(cost.by_kind.items(), key=lambda item: -item[1])
+        parts = ", ".join(f"{kind} {seconds * 1e3:.2f}" for kind, seconds in kinds)
+        lines.append(f"    {what}: {cost.seconds * 1e3:.2f} ms = {parts}")
+        if cost.unknown:
+            lines.append(f"    not measured: {', '.join(sorted(cost.unknown))}")
+    return "\n".join(lines)
+
+
+def summary(rows: list[Row], what: str) -> dict[str, float]:
+    errors = sorted(abs(row.error) for row in rows if row.what == what)
+    noises = [row.noise for row in rows if row.what == what and row.noise is not None]
+    return {
+        "cases": len(errors),
+        "median": statistics.median(errors),
+        "p90": errors[min(len(errors) - 1, round(0.9 * (len(errors) - 1)))],
+        "worst": errors[-1],
+        "median_signed": statistics.median(row.error for row in rows if row.what == what),
+        "noise": statistics.median(noises) if noises else float("nan"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--set", choices=SETS, default="test")
+    parser.add_argument("--calibrate", action="store_true", help="measure what is missing")
+    parser.add_argument("--breakdown", nargs="*", help="show the parts of these cases")
+    parser.add_argument("--truth", type=Path)
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        specs = headers(SETS[options.set], Path(folder))
+        if options.calibrate:
+            measure_missing(SETS[options.set], specs)
+        truth_file = options.truth or RESULTS / f"speed_truth_{options.set}.json"
+        truth = json.loads(truth_file.read_text())
+        cases = [case for case in SETS[options.set] if case.name in truth["cases"]]
+        for case in cases:
+            rates = load_rates(case.threads)
+            if rates is None:
+                print(f"{case.name}: no calibration for {case.threads} threads")
+                continue
+            forecaster = Forecaster(specs[case.model], case.settings, {HOST: rates})
+            entry = truth["cases"][case.name]
+            found = rows_of(case, entry, forecaster)
+            rows += found
+            for row in found:
+                noise = "" if row.noise is None else f"±{row.noise:.0%}"
+                print(
+                    f"{row.case:44} {row.what:16} {row.forecast:8.1f} against {row.truth:8.1f}"
+                    f"  {row.error:+6.1%} {noise} of {row.repeats}"
+                )
+            wanted = options.breakdown
+            if wanted is not None and (not wanted or any(part in case.name for part in wanted)):
+                print(breakdown(case, forecaster, entry["decode"]["depth"]))
+    result: dict[str, Any] = {"truth_machine": truth.get("machine"), "rows": []}
+    for what in dict.fromkeys(row.what for row in rows):
+        figures = result[what] = summary(rows, what)
+        goal = TARGETS.get(what)
+        target = f" (goal {goal[0]:.0%}, {goal[1]:.0%})" if goal else ""
+        print(
+            f"{what}: {figures['cases']} cases, error median {figures['median']:.1%}, "
+            f"90th percentile {figures['p90']:.1%}{target}, worst {figures['worst']:.1%}, "
+            f"median with sign {figures['median_signed']:+.1%}, noise {figures['noise']:.1%}"
+        )
+    result["rows"] = [
+        {"case": row.case, "what": row.what, "forecast": round(row.forecast, 2),
+         "truth": row.truth, "error": round(row.error, 4), "noise": row.noise}
+        for row in rows
+    ]  # fmt: skip
+    output = RESULTS / f"speed_error_{options.set}.json"
+    output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""One self-contained HTML page: the frontier of size, speed and context, and the memory."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from moestro.cli.show_plan import anatomy_line, machine_line, plan_name
+from moestro.errors import MoestroError
+from moestro.planning import Plan
+from moestro.planning.frontier import Point
+from moestro.units import GIB, format_bytes
+
+_PARTS = (
+    ("weights", "#3b6fb6"),
+    ("cache", "#e08a3c"),
+    ("compute", "#5b9f68"),
+    ("other", "#9a8fb5"),
+)
+_SIZES = ("#b2182b", "#d6604d", "#f4a582", "#92c5de", "#4393c3", "#2166ac")
+_OWN = "#111111"
+_STYLE = """
+body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
+       color: #1a1a1a; background: #fff; }
+h1 { font-size: 1.3rem; margin: 0 0 .2rem; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .2rem; }
+p { margin: .2rem 0; color: #444; }
+"""
+
+
+def write_chart(plan: Plan, points: Sequence[Point], path: Path) -> None:
+    """Writes the page; it opens without a network.
+
+    Raises:
+        MoestroError: it cannot be written.
+    """
+    page = page_of(plan, points)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise MoestroError(
+            f"The chart could not be written to {path}: {error.strerror or error}.",
+            hint="Choose another place with --chart.",
+        ) from error
+
+
+def page_of(plan: Plan, points: Sequence[Point]) -> str:
+    """The whole page."""
+    from plotly import io
+
+    def drawn(figure: Any, *, first: bool) -> str:
+        return str(
+            io.to_html(
+                figure,
+                full_html=False,
+                include_plotlyjs=first,
+                config={"displaylogo": False, "responsive": True},
+            )
+        )
+
+    name = html.escape(plan_name(plan))
+    parts = [
+        f"<h1>{name}</h1>",
+        f"<p>{html.escape(anatomy_line(plan.model))}</p>",
+        f"<p>{html.escape(machine_line(plan.hardware))}</p>",
+        "<h2>Decode speed against context, by size of the file</h2>",
+        f"<p>{plan.settings.parallel} streams of each context; one of them decoding. Points that "
+        "do not fit are left out. Sizes other than this file's are computed from its shape.</p>",
+        drawn(_speed_figure(plan, points), first=True),
+        "<h2>Memory against context, by size of the file</h2>",
+        drawn(_size_figure(plan, points), first=False),
+        "<h2>Memory of the plan, by device</h2>",
+        drawn(_memory_figure(plan), first=False),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}: plan</title><style>{_STYLE}</style></head>"
+        f"<body>{''.join(parts)}</body></html>"
+    )
+
+
+def _speed_figure(plan: Plan, points: Sequence[Point]) -> Any:
+    figure = _figure("tokens/s, one stream")
+    for label, of_label in _by_label(points):
+        speeds = [(p, p.trial.speed_alone) for p in of_label if p.trial.fits]
+        known = [(point, speed.decode.expected) for point, speed in speeds if speed is not None]
+        if known:
+            _line(figure, label, [point for point, _ in known], [rate for _, rate in known])
+    _mark(figure, plan)
+    return figure
+
+
+def _size_figure(plan: Plan, points: Sequence[Point]) -> Any:
+    figure = _figure("GiB, all devices")
+    for label, of_label in _by_label(points):
+        totals = [sum(d.total_bytes for d in p.trial.ledger.devices) / GIB for p in of_label]
+        _line(figure, label, of_label, totals)
+    capacity = sum(device.capacity_bytes or 0 for device in plan.ledger.devices)
+    if capacity:
+        figure.add_hline(
+            y=capacity / GIB,
+            line_dash="dot",
+            annotation_text=f"all memory {format_bytes(capacity)}",
+        )
+    _mark(figure, plan)
+    return figure
+
+
+def _memory_figure(plan: Plan) -> Any:
+    from plotly import graph_objects
+
+    devices = plan.ledger.devices
+    names = [device.device for device in devices]
+    figure = graph_objects.Figure(layout=_layout("GiB"))
+    for part, colour in _PARTS:
+        sizes = [getattr(device, f"{part}_bytes") / GIB for device in devices]
+        figure.add_bar(y=names, x=sizes, name=part, orientation="h", marker_color=colour)
+    free = [max((device.capacity_bytes or 0) - device.total_bytes, 0) / GIB for device in devices]
+    figure.add_bar(y=names, x=free, name="free", orientation="h", marker_color="#e6e6e6")
+    figure.update_layout(barmode="stack", height=140 + 60 * len(names), xaxis_title="GiB")
+    figure.update_yaxes(title=None, rangemode=None)
+    return figure
+
+
+def _figure(y_title: str) -> Any:
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure(layout=_layout(y_title))
+    figure.update_xaxes(type="log", title="context, tokens per stream")
+    return figure
+
+
+def _layout(y_title: str) -> dict[str, Any]:
+    return {
+        "template": "plotly_white",
+        "height": 420,
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+        "legend": {"orientation": "h", "y": -0.2},
+        "yaxis": {"title": y_title, "rangemode": "tozero"},
+    }
+
+
+def _line(figure: Any, label: str, points: Sequence[Point], values: Sequence[float]) -> None:
+    own = points[0].actual
+    figure.add_scatter(
+        x=[point.context for point in points],
+        y=list(values),
+        mode="lines+markers",
+        name=f"{label}, {format_bytes(points[0].tensor_bytes)}",
+        line={"color": _colour(points[0]), "width": 3 if own else 1.5},
+        text=[_hover(point) for point in points],
+        hovertemplate="%{x:,} tokens: %{y:.3s}<br>%{text}<extra></extra>",
+    )
+
+
+def _mark(figure: Any, plan: Plan) -> None:
+    figure.add_vline(x=plan.settings.context, line_dash="dot", annotation_text="the plan")
+    contexts = [1 << power for power in range(11, 22)]
+    figure.update_xaxes(tickvals=contexts, ticktext=[f"{context // 1024}k" for context in contexts])
+
+
+def _hover(point: Point) -> str:
+    settings = point.trial.settings
+    words = [f"{point.bits_per_weight:.1f} bits per weight"]
+    if settings.gpu_layers:
+        words.append(f"{settings.cpu_expert_layers} expert layers on the CPU")
+    words += [
+        f"{device.device} {format_bytes(device.total_bytes)}"
+        for device in point.trial.ledger.devices
+    ]
+    return "<br>".join(words)
+
+
+def _colour(point: Point) -> str:
+    if point.actual:
+        return _OWN
+    place = min(max(int((point.bits_per_weight - 2.5) / 1.1), 0), len(_SIZES) - 1)
+    return _SIZES[place]
+
+
+def _by_label(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
+    labels = dict.fromkeys(point.label for point in points)
+    return [(label, [point for point in points if point.label == label]) for label in labels]

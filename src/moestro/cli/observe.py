@@ -1,0 +1,53 @@
+"""Predicted against observed: what the first request of a service showed, for later forecasts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from moestro.planning import Planner, Settings, Workload
+from moestro.planning.observed import Observation
+
+if TYPE_CHECKING:
+    from moestro.cli.launch import Prepared
+    from moestro.gateway.client import Answer
+
+ENOUGH_TOKENS = 24
+"""Fewer say more about the clock than about the engine."""
+
+
+def observation(prepared: Prepared, pid: int | None, answer: Answer) -> Observation | None:
+    """What `answer`, alone in the engine, showed; None where it was too short to show anything."""
+    usage = answer.usage or {}
+    written, read = usage.get("completion_tokens"), usage.get("prompt_tokens")
+    if not isinstance(written, int) or not isinstance(read, int) or written < ENOUGH_TOKENS:
+        return None
+    plan = prepared.plan
+    return Observation(
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=prepared.name,
+        architecture=plan.model.architecture,
+        decode_predicted=_predicted(prepared.planner, plan.settings, read, written),
+        decode_observed=answer.timings.tokens_per_second,
+        memory_predicted_bytes=plan.ledger.resident_bytes("CPU"),
+        memory_observed_bytes=_host_bytes(pid),
+    )
+
+
+def _predicted(planner: Planner, settings: Settings, read: int, written: int) -> float | None:
+    workload = Workload(settings.context, settings.parallel, read, written)
+    placement = planner.trial(settings).placement
+    speed = planner.forecaster.raw(settings, placement, workload)
+    return speed.decode.expected if speed is not None and speed.decode is not None else None
+
+
+def _host_bytes(pid: int | None) -> int | None:
+    """Memory of the engine's process that is in RAM now, the file's mapped pages included."""
+    if pid is None:
+        return None
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None

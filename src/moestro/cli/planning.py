@@ -1,0 +1,250 @@
+"""Puts a planner together: the model's header, the machine's stored measurements, the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moestro.cli.resolve import resolve
+from moestro.errors import EngineError
+from moestro.findings import Finding, Severity
+from moestro.hardware import Inventory
+from moestro.model import HubRef, ModelSpec, Reference, read_model
+from moestro.model.what_if import bits_per_weight, resized, retyped, type_of_label
+from moestro.planning import Plan, Planner, Wishes, make_plan
+from moestro.planning.forecaster import MachineSpeed
+from moestro.planning.observed import Observation, Residuals, observations
+from moestro.planning.pick import Option, pick
+from moestro.planning.placement import block_count
+from moestro.planning.planner import gpu_capacities
+from moestro.planning.rates import KernelRates
+
+if TYPE_CHECKING:
+    from moestro.engine.llama_cpp.dry_run import DryRun
+    from moestro.engine.llama_cpp.virtual_device import VirtualDevice
+    from moestro.model.hub import Offer
+    from moestro.planning.engine_memory import EngineMemory
+    from moestro.planning.settings import Settings
+
+RATES = "kernel-rates"
+OBSERVATIONS = "observations"
+"""Kinds of stored measurement; see `moestro.hardware.store`."""
+
+
+@contextmanager
+def planned(text: str, inventory: Inventory, wishes: Wishes) -> Iterator[tuple[Planner, Plan]]:
+    """A plan for the model that `text` names, and its planner for further questions: the engine can
+    be asked for as long as the context lasts.
+
+    Raises:
+        MoestroError: the model cannot be read.
+    """
+    model = read_fitting(resolve(text), inventory, wishes)
+    with planner_of(model, inventory, wishes) as planner:
+        yield planner, told(make_plan(planner), planner)
+
+
+def plan_of(text: str, inventory: Inventory, wishes: Wishes) -> Plan:
+    """A plan for the model that `text` names, without a look at alternatives."""
+    model = read_fitting(resolve(text), inventory, wishes)
+    with planner_of(model, inventory, wishes) as planner:
+        return told(make_plan(planner, with_alternatives=False), planner)
+
+
+@contextmanager
+def planner_of(model: ModelSpec, inventory: Inventory, wishes: Wishes) -> Iterator[Planner]:
+    """A planner that may ask the engine, where the engine can read the model's header."""
+    forecaster = forecaster_for(model, inventory)
+    if model.format != "gguf":
+        yield Planner(model, inventory, wishes, forecaster)
+        return
+    from moestro.engine.llama_cpp.dry_run import DryRun
+
+    with DryRun(model, virtual_gpus(inventory)) as engine:
+        question = EngineQuestion(engine)
+        yield Planner(model, inventory, wishes, forecaster, question)
+
+
+def told(plan: Plan, planner: Planner) -> Plan:
+    """The plan with a finding where the engine refused to answer: its memory is by formula then,
+    and the engine will most likely refuse to run the model too."""
+    question = planner.ask_engine
+    if not isinstance(question, EngineQuestion) or question.refusal is None:
+        return plan
+    finding = Finding(
+        Severity.WARN,
+        "engine-refuses",
+        "The engine refuses this model or these settings; memory is by formula",
+        question.refusal.sentence,
+        question.refusal.hint,
+    )
+    return replace(plan, findings=(*plan.findings, finding))
+
+
+def virtual_gpus(inventory: Inventory) -> tuple[VirtualDevice, ...]:
+    """The machine's GPUs for the engine's dry run, present or not."""
+    from moestro.engine.llama_cpp.virtual_device import VirtualDevice
+
+    return tuple(
+        VirtualDevice(gpu.name, gpu.memory_bytes or free_bytes, free_bytes)
+        for gpu, free_bytes in zip(inventory.gpus, gpu_capacities(inventory), strict=True)
+    )
+
+
+class EngineQuestion:
+    """Asks the engine, and takes a refusal for no answer: `refusal` then says why."""
+
+    def __init__(self, engine: DryRun) -> None:
+        self._engine = engine
+        self.refusal: EngineError | None = None
+
+    def __call__(self, settings: Settings) -> EngineMemory | None:
+        if self.refusal is not None:
+            return None
+        try:
+            return self._engine.memory(settings)
+        except EngineError as error:
+            self.refusal = error
+            return None
+
+
+def forecaster_for(model: ModelSpec, inventory: Inventory) -> MachineSpeed:
+    """With what was measured on this machine, if it is this one."""
+    if inventory.source != "this machine":
+        return MachineSpeed(model, inventory)
+    from moestro.hardware.store import load
+
+    runs = observations(load(OBSERVATIONS, inventory.identity).payload)
+    return MachineSpeed(model, inventory, stored_rates(inventory), Residuals.of(runs))
+
+
+def stored_rates(inventory: Inventory) -> dict[str, KernelRates]:
+    """Rates of this machine's devices, as far as they were measured with this engine; what another
+    version wrote is measured anew with the next `hardware --measure`."""
+    from moestro.engine.llama_cpp.version import EXPECTED_VERSION
+    from moestro.hardware.store import load
+
+    stored = load(RATES, inventory.identity).payload
+    try:
+        rates = {name: KernelRates.from_json(entry) for name, entry in (stored or {}).items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    return {
+        name: found for name, found in rates.items() if found.engine_version == EXPECTED_VERSION
+    }
+
+
+def read_fitting(reference: Reference, inventory: Inventory, wishes: Wishes) -> ModelSpec:
+    """The header of the model that `fitting_reference` settles on.
+
+    Raises:
+        MoestroError: see `moestro.model.read_model`.
+    """
+    reference, chosen = fitting_reference(reference, inventory, wishes)
+    model = read_model(reference)
+    if chosen is not None:
+        model = replace(model, findings=(*model.findings, chosen))
+    return model
+
+
+def fitting_reference(
+    reference: Reference, inventory: Inventory, wishes: Wishes
+) -> tuple[Reference, Finding | None]:
+    """Of a repository named without a quantization, the file that fits the machine best, and a
+    finding that says why; any other reference as it is.
+
+    Raises:
+        MoestroError: see `moestro.model.read_model`.
+    """
+    if not isinstance(reference, HubRef) or reference.quant is not None:
+        return reference, None
+    from moestro.model.hub import list_files
+
+    kinds = {
+        offer: kind
+        for offer in list_files(reference.repository).offers()
+        if (kind := type_of_label(offer.label or "")) is not None
+    }
+    if len(kinds) < 2:
+        return reference, None
+    usual = read_model(reference)
+    options = {
+        offer: _option(resized(retyped(usual, kind), offer.size_bytes), offer, inventory, wishes)
+        for offer, kind in kinds.items()
+    }
+    taken = pick(tuple(options.values()))
+    if taken is None:
+        return reference, None
+    option, because = taken
+    offer = next(offer for offer, other in options.items() if other is option)
+    finding = Finding(
+        Severity.INFO,
+        "file-chosen",
+        f"{offer.label} was chosen of {len(kinds)} files that differ in size",
+        f"{offer.path}: {because}",
+        f"Name another one like hf:{reference.repository}:Q8_0.",
+    )
+    return HubRef(reference.repository, offer.path), finding
+
+
+def _option(model: ModelSpec, offer: Offer, inventory: Inventory, wishes: Wishes) -> Option:
+    planner = Planner(model, inventory, wishes, forecaster_for(model, inventory))
+    trial, _ = planner.decide()
+    settings = trial.settings
+    on_gpus = bool(inventory.gpus) and (
+        settings.gpu_layers == block_count(model) + 1 and not settings.cpu_expert_layers
+    )
+    bits = bits_per_weight(model.tensor_bytes, model.parameters)
+    return Option(offer.label or offer.path, offer.size_bytes, bits, trial.fits, on_gpus)
+
+
+def seen_by_engine(machine: Inventory) -> Inventory:
+    """This machine as the engine sees it: without GPUs where its build has no use for them."""
+    if not machine.gpus:
+        return machine
+    from moestro.engine.llama_cpp.devices import engine_gpu_count
+
+    if engine_gpu_count():
+        return machine
+    finding = Finding(
+        Severity.WARN,
+        "engine-without-gpu",
+        "The engine that is installed has no use for this machine's GPU",
+        ", ".join(gpu.name for gpu in machine.gpus),
+        "Run `make up` again after installing the GPU's driver: it takes the engine build for it.",
+    )
+    return replace(machine, gpus=(), findings=(*machine.findings, finding))
+
+
+def charted(planner: Planner, plan: Plan, path: Path) -> None:
+    """Writes the page of `plan --chart`."""
+    from moestro.cli.chart import write_chart
+    from moestro.planning.frontier import frontier
+
+    points = list(frontier(planner, plan.settings.parallel, plan.settings.context))
+    write_chart(plan, points, path)
+
+
+def remember(inventory: Inventory, run: Observation) -> Finding | None:
+    """Stores what a run showed; a finding says why not, if it could not."""
+    from moestro.errors import MoestroError
+    from moestro.hardware.store import update
+    from moestro.planning.observed import KEPT
+
+    def with_this(stored: object) -> list[dict[str, object]]:
+        return [one.to_json() for one in (*observations(stored), run)[-KEPT:]]
+
+    try:
+        update(OBSERVATIONS, inventory.identity, with_this)
+    except MoestroError as error:
+        return Finding(
+            Severity.WARN,
+            "observation-not-kept",
+            "What this run showed could not be kept",
+            error.sentence,
+            error.hint,
+        )
+    return None

@@ -1,0 +1,121 @@
+"""What is wrong with a plan, or would surprise its user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from moestro.findings import Finding, Severity
+from moestro.planning.placement import expert_blocks
+from moestro.planning.planner import Planner, Trial
+from moestro.units import format_bytes
+
+_QUANTIZED = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
+
+
+def concerns(planner: Planner, trial: Trial, nearest: Sequence[str]) -> tuple[Finding, ...]:
+    """Findings about `trial`; `nearest` says what would fit where it does not."""
+    return (
+        *_memory(trial, nearest),
+        *_context(planner, trial),
+        *_contradictions(planner, trial),
+        *_unknowns(planner, trial),
+    )
+
+
+def _memory(trial: Trial, nearest: Sequence[str]) -> Iterator[Finding]:
+    short = {device: over for device, over in trial.over_bytes.items() if over}
+    if not short:
+        return
+    parts = []
+    for device in trial.ledger.devices:
+        if device.device in short:
+            needed, capacity = device.total_bytes, device.capacity_bytes
+            parts.append(
+                f"{device.device} needs {format_bytes(needed)} of {format_bytes(capacity)}"
+            )
+    fix = "; or ".join(nearest)
+    yield Finding(
+        Severity.FAIL,
+        "memory-short",
+        "This does not fit into memory",
+        ", ".join(parts),
+        f"{fix[0].upper()}{fix[1:]}." if fix else "No quantization of this model fits here.",
+    )
+
+
+def _context(planner: Planner, trial: Trial) -> Iterator[Finding]:
+    trained, context = planner.model.context_length, trial.settings.context
+    if trained is not None and context > trained:
+        yield Finding(
+            Severity.WARN,
+            "context-beyond-training",
+            "The context is longer than the model was trained for",
+            f"{context:,} tokens asked for, {trained:,} trained",
+            f"The engine ends each stream at {trained:,} tokens; asking for that saves memory.",
+        )
+    workload = trial.workload
+    if workload.prompt_tokens + workload.output_tokens > context:
+        yield Finding(
+            Severity.WARN,
+            "workload-beyond-context",
+            "Prompt and answer are longer than the context",
+            f"{workload.prompt_tokens:,} + {workload.output_tokens:,} tokens, {context:,} fit",
+            "Raise --context, or lower --prompt-tokens or --output-tokens.",
+        )
+
+
+def _contradictions(planner: Planner, trial: Trial) -> Iterator[Finding]:
+    settings, wishes, model = trial.settings, planner.wishes, planner.model
+    if settings.mtp_depth and not model.mtp_layers:
+        yield Finding(
+            Severity.FAIL,
+            "mtp-absent",
+            "MTP was asked for, and the file has no MTP layer",
+            f"--mtp {settings.mtp_depth}",
+            "Leave --mtp out, or take a file that was converted with its MTP layer.",
+        )
+    if settings.flash_attention == "off" and settings.cache_type_v in _QUANTIZED:
+        yield Finding(
+            Severity.FAIL,
+            "quantized-values-need-flash-attention",
+            "A quantized cache needs flash attention",
+            f"--cache-type {settings.cache_type_v} with --flash-attention off",
+            "Leave --flash-attention out, or take --cache-type f16.",
+        )
+    if (wishes.gpu_layers or wishes.cpu_expert_layers) and not planner.gpu_bytes:
+        option = "--gpu-layers" if wishes.gpu_layers else "--cpu-expert-layers"
+        yield Finding(
+            Severity.WARN,
+            "no-gpu",
+            f"{option} was given, and there is no GPU",
+            None,
+            f"Leave {option} out; everything runs on the CPU.",
+        )
+    if wishes.cpu_expert_layers and not expert_blocks(model):
+        yield Finding(
+            Severity.WARN,
+            "no-experts",
+            "--cpu-expert-layers was given, and the model has no experts",
+            None,
+            "Use --gpu-layers: it keeps whole layers in host memory.",
+        )
+
+
+def _unknowns(planner: Planner, trial: Trial) -> Iterator[Finding]:
+    if planner.model.layers is None:
+        yield Finding(
+            Severity.UNKNOWN,
+            "cache-unknown",
+            "How this architecture keeps its context is not known here",
+            planner.model.architecture,
+            "The memory figures leave the cache out unless the engine could be asked.",
+        )
+    for device in trial.ledger.devices:
+        if device.capacity_bytes is None:
+            yield Finding(
+                Severity.UNKNOWN,
+                "capacity-unknown",
+                f"The memory of {device.device} is not known",
+                None,
+                "Describe the machine in a file and give it with --hardware.",
+            )

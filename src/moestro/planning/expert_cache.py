@@ -1,0 +1,113 @@
+"""The engine's cache, on GPUs, for experts that stay in host memory (`llama-moe-cache.cpp`).
+
+The size asked for is shared among the GPUs that have such experts like the layers, and on a GPU
+among groups of blocks whose experts are of the same types and shapes, in proportion to their bytes.
+A group gets as many whole slots (one expert each) as its budget holds, and one more for reads past
+the end. The host keeps a map of slots for each block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from moestro.model import ModelSpec, Role, TensorInfo
+from moestro.planning.placement import HOST, Placement, gpu_name, is_routed_expert
+from moestro.planning.settings import Settings
+from moestro.planning.weights import GPU_ALIGNMENT, HOST_ALIGNMENT
+
+_ORDER = ("ffn_gate_up_exps", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+_SLOT_BYTES = 4
+
+Layout = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass
+class _Group:
+    """Blocks on one GPU whose experts look alike. `expert_bytes` are of one expert's matrices."""
+
+    expert_bytes: tuple[int, ...]
+    experts: int
+    blocks: int = 0
+    host_bytes: int = 0
+
+    def alloc_bytes(self, slots: int) -> int:
+        sizes = (size * (slots + 1) for size in self.expert_bytes)
+        return sum(size + -size % GPU_ALIGNMENT for size in sizes)
+
+    def slots(self, budget_bytes: int) -> int:
+        """The most slots whose banks fit into the budget."""
+        low, high = 0, self.blocks * self.experts
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.alloc_bytes(middle) <= budget_bytes:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+
+@dataclass
+class _Device:
+    groups: dict[Layout, _Group] = field(default_factory=dict)
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(group.host_bytes for group in self.groups.values())
+
+
+def expert_cache_bytes(
+    model: ModelSpec,
+    settings: Settings,
+    placement: Placement,
+    gpu_free_bytes: Sequence[int],
+    *,
+    with_mtp: bool,
+) -> dict[str, int]:
+    """Bytes of the cache on each GPU, and of its maps on the host; empty without such a cache."""
+    if not settings.expert_cache_bytes or model.experts is None:
+        return {}
+    devices = _groups(model, placement, with_mtp=with_mtp)
+    names = [gpu_name(number) for number in range(len(gpu_free_bytes))]
+    shares = dict(zip(names, settings.tensor_split or gpu_free_bytes, strict=False))
+    total = sum(shares.get(name, 0) for name in devices) or 1
+    found: dict[str, int] = {}
+    maps_bytes = 0
+    for name, device in devices.items():
+        for group in device.groups.values():
+            share = shares.get(name, 0) / total * group.host_bytes / device.host_bytes
+            slots = group.slots(int(settings.expert_cache_bytes * share))
+            if slots < model.experts.used:
+                continue
+            found[name] = found.get(name, 0) + group.alloc_bytes(slots)
+            map_bytes = _SLOT_BYTES * group.experts
+            maps_bytes += group.blocks * (map_bytes + -map_bytes % HOST_ALIGNMENT)
+    return {HOST: maps_bytes, **found} if found else {}
+
+
+def _groups(model: ModelSpec, placement: Placement, *, with_mtp: bool) -> dict[str, _Device]:
+    by_block: dict[int, list[TensorInfo]] = {}
+    for tensor in model.tensors:
+        if (
+            tensor.layer in placement.expert_blocks_on_host
+            and is_routed_expert(tensor)
+            and tensor.name.endswith(".weight")
+            and (with_mtp or tensor.role is not Role.MTP)
+        ):
+            by_block.setdefault(tensor.layer or 0, []).append(tensor)
+    devices: dict[str, _Device] = {}
+    for block in sorted(by_block):
+        tensors = sorted(by_block[block], key=_order)
+        layout = tuple((tensor.type, tensor.shape) for tensor in tensors)
+        groups = devices.setdefault(placement.blocks[block], _Device()).groups
+        if layout not in groups:
+            experts = tensors[0].shape[2]
+            groups[layout] = _Group(tuple(t.size_bytes // experts for t in tensors), experts)
+        groups[layout].blocks += 1
+        groups[layout].host_bytes += sum(tensor.size_bytes for tensor in tensors)
+    return devices
+
+
+def _order(tensor: TensorInfo) -> int:
+    kind = tensor.name.split(".")[2]
+    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)

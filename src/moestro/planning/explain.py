@@ -1,0 +1,149 @@
+"""Why each setting has its value, told from the trials around the chosen one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from moestro.planning.placement import block_count, expert_blocks
+from moestro.planning.planner import Planner, Streams, Trial
+from moestro.planning.settings import Reason, Source
+from moestro.units import format_bytes
+
+ASKED = "you asked for it"
+
+
+def reasons(planner: Planner, trial: Trial, streams: Streams) -> tuple[Reason, ...]:
+    """One for each field of `Settings`, but for the two cache types, which share one."""
+    return _Explainer(planner, trial, streams).reasons()
+
+
+class _Explainer:
+    def __init__(self, planner: Planner, trial: Trial, streams: Streams) -> None:
+        self.planner = planner
+        self.trial = trial
+        self.streams = streams
+        self.found: list[Reason] = []
+
+    def because(self, setting: str, why: str, source: Source) -> None:
+        self.found.append(Reason(setting, why, "user" if why == ASKED else source))
+
+    def reasons(self) -> tuple[Reason, ...]:
+        wishes, settings = self.planner.wishes, self.trial.settings
+        self.because("context", self.streams.context_because, "computed")
+        self.because("parallel", self.streams.parallel_because, "computed")
+        one_each = "one for each core that may be used"
+        self.because("threads", ASKED if wishes.threads else one_each, "computed")
+        self.ubatch()
+        self.cache_type()
+        self.flash_attention()
+        own = "every stream keeps its own part"
+        self.because("unified", ASKED if wishes.unified else own, "assumed")
+        self.gpu_layers()
+        self.cpu_expert_layers()
+        self.tensor_split()
+        if not self.planner.gpu_bytes or not settings.cpu_expert_layers:
+            why = "no experts are in host memory beside a GPU"
+            self.because("expert_cache_bytes", why, "computed")
+        else:
+            why = "not forecast: the memory is better spent on whole layers"
+            self.because("expert_cache_bytes", why, "assumed")
+        where = "beside the layers that use it"
+        self.because("cache_on_host", where, "computed")
+        self.mtp()
+        self.bounds()
+        return tuple(self.found)
+
+    def ubatch(self) -> None:
+        settings = self.trial.settings
+        if self.planner.wishes.ubatch is not None:
+            return self.because("ubatch", ASKED, "user")
+        if settings.ubatch == 512:
+            return self.because("ubatch", "the engine's default; no other is faster", "computed")
+        default = self.planner.best(settings.context, settings.parallel, ubatches=(512,))
+        if not default.fits:
+            return self.because("ubatch", "with 512 nothing fits", "computed")
+        mine, other = self.trial.request_seconds, default.request_seconds
+        if mine is None or other is None:
+            return self.because("ubatch", "it leaves more layers on the GPU than 512", "computed")
+        why = f"a request takes {mine:.1f} s, {other:.1f} s with 512"
+        return self.because("ubatch", why, "computed")
+
+    def cache_type(self) -> None:
+        if self.planner.wishes.cache_type is not None:
+            self.because("cache_type_k", ASKED, "user")
+        elif self.trial.settings.cache_type_k == "f16":
+            self.because("cache_type_k", "the engine's own precision fits", "computed")
+        else:
+            self.because("cache_type_k", "with f16 nothing fits", "computed")
+
+    def flash_attention(self) -> None:
+        asked = self.planner.wishes.flash_attention is not None
+        why = ASKED if asked else "the engine takes it wherever it can"
+        self.because("flash_attention", why, "assumed")
+
+    def gpu_layers(self) -> None:
+        settings = self.trial.settings
+        if not self.planner.gpu_bytes:
+            why = ASKED if self.planner.wishes.gpu_layers is not None else "no GPU was found"
+            return self.because("gpu_layers", why, "computed")
+        if self.planner.wishes.gpu_layers is not None:
+            return self.because("gpu_layers", ASKED, "user")
+        every = block_count(self.planner.model) + 1
+        if (settings.gpu_layers or 0) >= every:
+            return self.because("gpu_layers", "every block and the output head", "computed")
+        more = self._over(gpu_layers=(settings.gpu_layers or 0) + 1)
+        return self.because("gpu_layers", f"of {every}; one more {more}", "computed")
+
+    def cpu_expert_layers(self) -> None:
+        settings = self.trial.settings
+        with_experts = len(expert_blocks(self.planner.model))
+        if self.planner.wishes.cpu_expert_layers is not None:
+            return self.because("cpu_expert_layers", ASKED, "user")
+        if not with_experts:
+            return self.because("cpu_expert_layers", "the model has no experts", "file")
+        if not self.planner.gpu_bytes:
+            return self.because(
+                "cpu_expert_layers", "without a GPU all are on the host", "computed"
+            )
+        if not settings.cpu_expert_layers:
+            return self.because("cpu_expert_layers", "all experts fit the GPU", "computed")
+        fewer = self._over(cpu_expert_layers=settings.cpu_expert_layers - 1)
+        why = f"of {with_experts}; one fewer {fewer}"
+        return self.because("cpu_expert_layers", why, "computed")
+
+    def _over(self, **change: int) -> str:
+        """By how much the GPUs would be short with one setting moved."""
+        trial = self.planner.trial(replace(self.trial.settings, **change))  # type: ignore[arg-type]
+        short = {device: over for device, over in trial.over_bytes.items() if over}
+        if not short:
+            return "gains nothing"
+        device = max(short, key=lambda name: short[name])
+        return f"would be {format_bytes(short[device])} too much for {device}"
+
+    def tensor_split(self) -> None:
+        if self.trial.settings.tensor_split is None:
+            why = "there are not several GPUs"
+        else:
+            why = "blocks by bytes, in proportion to each GPU's memory"
+        self.because("tensor_split", why, "computed")
+
+    def mtp(self) -> None:
+        planner = self.planner
+        if planner.wishes.mtp is not None:
+            self.because("mtp_depth", ASKED, "user")
+        elif not planner.model.mtp_layers:
+            self.because("mtp_depth", "the file has no MTP layer", "file")
+        else:
+            self.because("mtp_depth", "drafting can lose on a MoE; measure it", "assumed")
+
+    def bounds(self) -> None:
+        settings = self.trial.settings
+        self.because("prompt_cache_bytes", "a bound; the engine's own is 8 GiB", "computed")
+        each = self.planner.checkpoint_bytes(settings)
+        if self.planner.model.layers is None:
+            self.because("context_checkpoints", "this architecture's state is unknown", "assumed")
+        elif not each:
+            self.because("context_checkpoints", "no recurrent state or window to keep", "file")
+        else:
+            total = format_bytes(each * settings.context_checkpoints * settings.parallel)
+            self.because("context_checkpoints", f"they take {total} at most", "computed")

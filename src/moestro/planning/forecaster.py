@@ -1,0 +1,291 @@
+"""Speed of one model on one machine: rates and residuals in, figures with ranges out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from moestro.hardware import Inventory
+from moestro.model import ModelSpec
+from moestro.planning.estimate import Estimate
+from moestro.planning.observed import Residuals, corrected
+from moestro.planning.placement import HOST, Placement, gpu_name
+from moestro.planning.pricing import seconds_of
+from moestro.planning.rates import KernelRates
+from moestro.planning.recipe import Recipes
+from moestro.planning.roofline import Where, assumed_range, assumed_rates
+from moestro.planning.settings import Settings
+from moestro.planning.speed import RESIDUAL, Forecaster, StepCost, label
+from moestro.planning.traffic import read_bytes
+from moestro.planning.transfer import computing_device, crossing_seconds, offload_seconds
+from moestro.planning.work import Operation, Pass
+from moestro.planning.workload import Workload
+
+MTP_DEPTHS = (1, 2, 3, 4)
+MTP_ACCEPTANCES = (0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens per second. `decode` and `prefill` are of one stream that has the machine to itself;
+    `decode_total` is of `streams` streams at once, together.
+
+    `decode_ceiling` is the rate at which the bytes of one step could be read at best.
+    """
+
+    decode: Estimate
+    decode_total: Estimate
+    streams: int
+    prefill: Estimate
+    decode_ceiling: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "decode_tokens_per_second": self.decode.to_json(),
+            "decode_total_tokens_per_second": self.decode_total.to_json(),
+            "streams": self.streams,
+            "prefill_tokens_per_second": self.prefill.to_json(),
+            "decode_ceiling_tokens_per_second": self.decode_ceiling,
+        }
+
+
+def request_seconds(speed: Speed, workload: Workload) -> float:
+    """One request of the workload in one stream: its prompt read, its answer written."""
+    reading = workload.prompt_tokens / speed.prefill.expected
+    return reading + workload.output_tokens / speed.decode.expected
+
+
+@dataclass(frozen=True, slots=True)
+class MtpGain:
+    """`speedup` of decoding with drafts of `depth` tokens over none, if each is accepted with
+    probability `acceptance` given that those before it were. Acceptance is assumed."""
+
+    depth: int
+    acceptance: float
+    speedup: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "depth": self.depth,
+            "acceptance": self.acceptance,
+            "speedup": self.speedup,
+            "source": "assumed",
+        }
+
+
+@dataclass(frozen=True)
+class MachineSpeed:
+    """`measured` are rates of devices by their names (`CPU`, `GPU0`, …); for devices that are not
+    among them the machine's bandwidths serve, as far as they are known. `residuals` are what
+    earlier runs on this machine taught."""
+
+    model: ModelSpec
+    inventory: Inventory
+    measured: Mapping[str, KernelRates] = field(default_factory=dict)
+    residuals: Residuals = field(default_factory=Residuals)
+
+    def for_model(self, model: ModelSpec) -> MachineSpeed:
+        """The same machine, another model."""
+        return replace(self, model=model)
+
+    @cached_property
+    def rates(self) -> Mapping[str, KernelRates] | None:
+        """None where a device's speed is neither measured nor to be had from its bandwidth."""
+        names = {HOST, *(gpu_name(number) for number in range(len(self.inventory.gpus)))}
+        if names <= set(self.measured):
+            return self.measured
+        assumed = assumed_rates(self.inventory, self.model)
+        return None if assumed is None else {**assumed, **self.measured}
+
+    def request_seconds(
+        self, settings: Settings, placement: Placement, workload: Workload
+    ) -> float | None:
+        """One request alone: its prompt read, its answer written; None where that is unknown.
+        All that a search needs to know."""
+        steps = self._steps(settings, placement)
+        if steps is None:
+            return None
+        decode = steps.decode_seconds(workload.depth, 1)
+        if decode.unknown:
+            return None
+        reading = steps.prompt_seconds(workload.prompt_tokens)
+        return None if reading is None else reading + workload.output_tokens * decode.seconds
+
+    def forecast(
+        self, settings: Settings, placement: Placement, workload: Workload, *, alone: bool = False
+    ) -> Speed | None:
+        """None where too little of the machine is known. `alone` leaves out what several streams
+        get together."""
+        speed = self.raw(settings, placement, workload, alone=alone)
+        if speed is None:
+            return None
+        name, seen = self.model.architecture, self.residuals
+        return replace(
+            speed,
+            decode=corrected(speed.decode, seen.decode, name),
+            decode_total=corrected(speed.decode_total, seen.decode, name),
+            prefill=corrected(speed.prefill, seen.prefill, name),
+        )
+
+    def raw(
+        self, settings: Settings, placement: Placement, workload: Workload, *, alone: bool = False
+    ) -> Speed | None:
+        """The forecast before earlier runs correct it: what observations are compared with."""
+        steps = self._steps(settings, placement)
+        if steps is None:
+            return None
+        depth, streams = workload.depth, workload.parallel
+        one = steps.decode_seconds(depth, 1)
+        if one.unknown:
+            return None
+        streams = 1 if alone else streams
+        several = steps.decode_seconds(depth, streams).seconds if streams > 1 else one.seconds
+        reading = steps.prompt_seconds(workload.prompt_tokens)
+        if reading is None:
+            return None
+        prefill = workload.prompt_tokens / reading
+        return Speed(
+            decode=self._estimate(1 / one.seconds, settings, placement, prefill=False),
+            decode_total=self._estimate(streams / several, settings, placement, prefill=False),
+            streams=streams,
+            prefill=self._estimate(prefill, settings, placement, prefill=True),
+            decode_ceiling=self._ceiling(settings, placement, depth),
+        )
+
+    def mtp_gains(
+        self, settings: Settings, placement: Placement, workload: Workload
+    ) -> tuple[MtpGain, ...]:
+        """(1 + Σᵢ aⁱ) · t(1) / (t_verify(n + 1) + n · t_draft) for each depth n and acceptance a.
+
+        t_verify grows with the experts that n + 1 tokens touch; t_draft is one pass through the
+        MTP block and the output head.
+        """
+        steps = self._steps(settings, placement)
+        if steps is None or not self.model.mtp_layers:
+            return ()
+        depth = workload.depth
+        plain = steps.decode_seconds(depth, 1).seconds
+        draft = steps.draft_seconds(depth)
+        gains = []
+        for count in MTP_DEPTHS:
+            verify = steps.step(Pass(count + 1, 1, depth, count + 1)).seconds
+            for acceptance in MTP_ACCEPTANCES:
+                tokens = 1 + sum(acceptance**place for place in range(1, count + 1))
+                gain = tokens * plain / (verify + count * draft)
+                gains.append(MtpGain(count, acceptance, gain))
+        return tuple(gains)
+
+    def _steps(self, settings: Settings, placement: Placement) -> _Steps | None:
+        if self.rates is None:
+            return None
+        return _Steps(self, self.rates, settings, placement)
+
+    def price(self, operation: Operation, device: str, memory_share: float) -> float | None:
+        """Seconds of one operation on a device, worked out once."""
+        key = (operation, device, round(memory_share, 3))
+        if key not in self._prices:
+            assert self.rates is not None
+            self._prices[key] = seconds_of(operation, self.rates[device], memory_share)
+        return self._prices[key]
+
+    @cached_property
+    def recipes(self) -> Recipes:
+        return Recipes(self.model)
+
+    @cached_property
+    def _prices(self) -> dict[tuple[Operation, str, float], float | None]:
+        return {}
+
+    def _ceiling(self, settings: Settings, placement: Placement, depth: int) -> float | None:
+        """One token needs its bytes from each device in turn, so their times add up."""
+        seconds = 0.0
+        for device, size_bytes in read_bytes(self.model, settings, placement, depth).items():
+            best = (self.rates or {})[device].best_bytes_per_second
+            if best is None:
+                return None
+            seconds += size_bytes / best
+        return 1 / seconds if seconds else None
+
+    def _estimate(
+        self, rate: float, settings: Settings, placement: Placement, *, prefill: bool
+    ) -> Estimate:
+        """The least certain device in use decides how wide the range is. Rates that were measured
+        with another number of threads are scaled with it, and no longer count as measured."""
+        host = self.measured.get(HOST)
+        if host is not None and all(device in self.measured for device in placement.devices):
+            if host.threads == settings.threads:
+                low = rate / (1 + RESIDUAL) / host.load
+                return Estimate(rate, low, rate * (1 + RESIDUAL), "computed")
+            rate *= min(settings.threads / host.threads, 1.0)
+        low, high = assumed_range(prefill, _where(placement))
+        return Estimate(rate, rate * low, rate * high, "assumed")
+
+
+class _Steps(Forecaster):
+    """Passes over several devices: with what moves between them, and with the products of large
+    batches where the engine computes them. Adds operations up before it prices them."""
+
+    def __init__(
+        self, machine: MachineSpeed, rates: Mapping[str, KernelRates], settings: Settings,
+        placement: Placement,
+    ) -> None:  # fmt: skip
+        super().__init__(machine.model, settings, rates, placement)
+        self.machine = machine
+        self.types = (settings.cache_type_k.upper(), settings.cache_type_v.upper())
+
+    def step(self, batch: Pass) -> StepCost:
+        cost = super().step(batch)
+        inventory = self.machine.inventory
+        copies = offload_seconds(self.model, self.placement, inventory, batch.tokens)
+        if copies is None:
+            return replace(cost, unknown=cost.unknown | {"link"})
+        crossings = crossing_seconds(self.model, self.placement, batch.tokens)
+        return replace(cost, seconds=cost.seconds + copies + crossings)
+
+    def prompt_seconds(self, tokens: int, depth: int = 0) -> float | None:
+        """A prompt of `tokens` behind `depth` cells. All whole ubatches are taken at their middle
+        depth, in which cost is linear. None where something of it is unknown."""
+        size = min(self.settings.ubatch, tokens)
+        whole, rest = divmod(tokens, size)
+        if rest == 0:
+            whole, rest = whole - 1, size
+        last = self.step(Pass(rest, 1, depth + whole * size, 1))
+        middle = (
+            self.step(Pass(size, 1, depth + max(whole - 1, 0) * size // 2, 0)) if whole else last
+        )
+        return None if last.unknown else whole * middle.seconds + last.seconds
+
+    def draft_seconds(self, depth: int) -> float:
+        """One pass of one token through the MTP block and the output head."""
+        seconds, _ = self._priced(Pass(1, 1, depth, 1), mtp=True)
+        return sum(seconds.values()) + self.rates[HOST].step
+
+    def _priced(
+        self, batch: Pass, *, mtp: bool = False
+    ) -> tuple[defaultdict[str, float], set[str]]:
+        kinds: defaultdict[str, float] = defaultdict(float)
+        unknown: set[str] = set()
+        where = computing_device(self.placement, batch.tokens)
+        shares = {
+            device: self.rates[device].memory_share(self._weights[device])
+            for device in self.placement.devices
+        }
+        listed = self.machine.recipes.of(batch, *self.types, mtp=mtp)
+        for operation, device, count in listed.on_devices(where):
+            seconds = self.machine.price(operation, device, shares[device])
+            if seconds is None:
+                unknown.add(label(operation))
+            else:
+                kinds[label(operation)] += seconds * count
+        return kinds, unknown
+
+
+def _where(placement: Placement) -> Where:
+    """Which devices compute: the GPUs alone, the host alone, or both."""
+    if placement.devices == (HOST,):
+        return "cpu"
+    on_host = HOST in {*placement.blocks, placement.output} or placement.expert_blocks_on_host
+    return "mixed" if on_host else "gpu"

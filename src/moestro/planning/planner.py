@@ -1,0 +1,331 @@
+"""From a model, a machine and what the user fixed to settings.
+
+Order of decisions: streams and context → cache type, ubatch and placement (jointly, `search`) →
+bounds for prompt cache and checkpoints. Memory is the ledger's. Where an engine can be asked, its
+dry run replaces the ledger's formula for the compute buffers, and the search runs again with what
+was learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from moestro.hardware import Inventory
+from moestro.model import ModelSpec
+from moestro.model import cache as kv
+from moestro.planning import bounds
+from moestro.planning.engine_memory import EngineMemory
+from moestro.planning.forecaster import MachineSpeed, Speed
+from moestro.planning.memory import Ledger, bound_lines, ledger
+from moestro.planning.placement import HOST, Placement, place
+from moestro.planning.search import UBATCHES, Space, allowed, search
+from moestro.planning.settings import CacheType, Settings
+from moestro.planning.wishes import Wishes
+from moestro.planning.workload import Workload
+
+DEFAULT_CONTEXT = 8192
+"""Tokens per stream to begin with: a conversation with tools."""
+
+GENEROUS_CONTEXTS = (32768, 16384)
+"""Given without being asked for where they cost next to nothing."""
+
+CONTEXT_FLOOR = 1024
+DEFAULT_PARALLEL = 4
+DEFAULT_PROMPT_TOKENS = 1024
+DEFAULT_OUTPUT_TOKENS = 256
+
+CACHE_SHARE = 0.25
+"""Part of the memory beside the weights that the cache may take without being asked for."""
+
+GENEROUS_SHARE = 0.10
+"""The same for a context beyond the default."""
+
+SLOWER_AT_MOST = 1.03
+"""What nobody asked for may make a request 3 % slower."""
+
+CACHE_TYPES: tuple[CacheType, ...] = ("f16", "q8_0")
+"""In this order. q4_0 is never chosen, only obeyed: long contexts suffer from it."""
+
+ROUNDS = 3
+"""Dry runs at most; each sees the settings that the last one's figures led to."""
+
+AskEngine = Callable[[Settings], EngineMemory | None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings with their memory; speed is worked out when it is asked for.
+
+    `corrections` are bytes that the engine's dry run of other settings had above the formula, by
+    device; they are in `over_bytes`, not in the ledger.
+    """
+
+    settings: Settings
+    placement: Placement
+    ledger: Ledger
+    forecaster: MachineSpeed
+    workload: Workload
+    corrections: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def over_bytes(self) -> dict[str, int]:
+        """By how much each device of known size is short; 0 where it is not."""
+        return {
+            device.device: max(
+                device.total_bytes + self.corrections.get(device.device, 0) - device.capacity_bytes,
+                0,
+            )
+            for device in self.ledger.devices
+            if device.capacity_bytes is not None
+        }
+
+    @cached_property
+    def fits(self) -> bool:
+        return not any(self.over_bytes.values())
+
+    @cached_property
+    def speed(self) -> Speed | None:
+        return self.forecaster.forecast(self.settings, self.placement, self.workload)
+
+    @cached_property
+    def speed_alone(self) -> Speed | None:
+        """Without what several streams get together: quicker to work out."""
+        return self.forecaster.forecast(self.settings, self.placement, self.workload, alone=True)
+
+    @cached_property
+    def request_seconds(self) -> float | None:
+        return self.forecaster.request_seconds(self.settings, self.placement, self.workload)
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """A context and a number of streams, and why these."""
+
+    context: int
+    parallel: int
+    context_because: str
+    parallel_because: str
+
+
+class Planner:
+    """Chooses settings for one model on one machine.
+
+    `forecaster` and `ask_engine` are how this pure part learns of rates and of the engine; the
+    latter answers None where there is no engine to ask.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        inventory: Inventory,
+        wishes: Wishes,
+        forecaster: MachineSpeed,
+        ask_engine: AskEngine | None = None,
+    ) -> None:
+        self.model = model
+        self.machine = inventory
+        self.inventory = _within(inventory, wishes.budget_bytes)
+        self.wishes = wishes
+        self.forecaster = forecaster
+        self.ask_engine = ask_engine
+        self.gpu_bytes = gpu_capacities(self.inventory)
+        self.corrections: dict[str, int] = {}
+
+    def with_wishes(self, wishes: Wishes) -> Planner:
+        """The same question with other wishes; what the engine's dry run taught stays."""
+        return self._like(self.model, wishes)
+
+    def with_model(self, model: ModelSpec) -> Planner:
+        """The same question for another size of the model. Its engine cannot be asked."""
+        return self._like(model, self.wishes)
+
+    def _like(self, model: ModelSpec, wishes: Wishes) -> Planner:
+        other = Planner(model, self.machine, wishes, self.forecaster.for_model(model))
+        other.corrections = self.corrections
+        return other
+
+    def decide(self) -> tuple[Trial, Streams]:
+        """The best trial and its streams. With an engine to ask, the trial's ledger holds the
+        engine's own figures. It does not fit only if nothing does."""
+        streams = self.streams()
+        found = self.best(streams.context, streams.parallel)
+        for number in range(ROUNDS if self.ask_engine is not None else 0):
+            assert self.ask_engine is not None
+            says = self.ask_engine(found.settings)
+            if says is None:
+                break
+            confirmed = self.trial(found.settings, says)
+            self.corrections = _differences(found.ledger, confirmed.ledger)
+            if number == ROUNDS - 1:
+                return confirmed, streams
+            again = self.best(streams.context, streams.parallel)
+            if again.settings == found.settings:
+                return confirmed, streams
+            found = again
+        return found, streams
+
+    def best(self, context: int, parallel: int, *, ubatches: tuple[int, ...] = UBATCHES) -> Trial:
+        """The fastest placement that fits, for this context and number of streams."""
+        wishes = self.wishes
+        base = Settings(
+            context=context,
+            parallel=parallel,
+            threads=wishes.threads or self.inventory.cpu.usable_cores,
+            flash_attention=wishes.flash_attention or "auto",
+            unified=wishes.unified,
+            mtp_depth=wishes.mtp or 0,
+        )
+        space = Space(
+            ubatches=allowed(wishes.ubatch, ubatches if self.gpu_bytes else UBATCHES[:1]),
+            cache_types=CACHE_TYPES if wishes.cache_type is None else (wishes.cache_type,),
+            gpu_layers=wishes.gpu_layers,
+            cpu_expert_layers=wishes.cpu_expert_layers,
+            gpu_bytes=self.gpu_bytes,
+        )
+        return search(self.model, space, base, self.trial)
+
+    def trial(self, settings: Settings, engine: EngineMemory | None = None) -> Trial:
+        """What `settings` take and bring on this machine; `engine` is its dry run of them."""
+        settings = replace(settings, prompt_cache_bytes=0, context_checkpoints=0)
+        placement = place(self.model, settings, self.gpu_bytes)
+        bare = ledger(self.model, settings, self.inventory, placement, engine)
+        settings = self._bounded(settings, bare)
+        return Trial(
+            settings,
+            placement,
+            bare.with_host_lines(bound_lines(self.model, settings)),
+            self.forecaster,
+            self.workload(settings),
+            {} if engine is not None else self.corrections,
+        )
+
+    def workload(self, settings: Settings) -> Workload:
+        output = self.wishes.output_tokens
+        if output is None:
+            output = min(DEFAULT_OUTPUT_TOKENS, max(settings.context // 4, 1))
+        prompt = self.wishes.prompt_tokens
+        if prompt is None:
+            prompt = min(DEFAULT_PROMPT_TOKENS, max(settings.context - output, 1))
+        return Workload(settings.context, settings.parallel, prompt, output)
+
+    def streams(self) -> Streams:
+        """Streams and context: what the user fixed, else as much as costs next to nothing."""
+        context, context_because = self._context(self.wishes.parallel or 1)
+        asked = self.wishes.parallel
+        if asked is not None:
+            return Streams(context, asked, context_because, "you asked for it")
+        parallel = DEFAULT_PARALLEL
+        base = self._quick(context, 1)
+        if not base.fits:
+            return Streams(context, 1, context_because, "nothing fits; one stream")
+        while parallel > 1 and not self._cheap(self._quick(context, parallel), base, CACHE_SHARE):
+            parallel //= 2
+        if parallel == DEFAULT_PARALLEL:
+            parallel_because = "a few at once, at next to no cost"
+        else:
+            parallel_because = "more would cost too much memory or speed"
+        return Streams(context, parallel, context_because, parallel_because)
+
+    def _context(self, parallel: int) -> tuple[int, str]:
+        wishes, trained = self.wishes, self.model.context_length
+        if wishes.context is not None:
+            return wishes.context, "you asked for it"
+        needed = (wishes.prompt_tokens or 0) + (wishes.output_tokens or 0)
+        context = max(min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT), needed)
+        if needed >= context:
+            return context, "prompt and answer need it"
+        base = self._quick(context, parallel)
+        while context > CONTEXT_FLOOR and not (base.fits and self._share(base) <= CACHE_SHARE):
+            context //= 2
+            base = self._quick(context, parallel)
+        if not base.fits:
+            return min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT), "nothing fits; the default"
+        if context < min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT):
+            return context, "more would take too much of the memory beside the weights"
+        # The default of several streams comes first: it is what more context is measured with.
+        streams = self.wishes.parallel or DEFAULT_PARALLEL
+        for larger in GENEROUS_CONTEXTS:
+            if trained is not None and context < min(larger, trained):
+                more = self._quick(min(larger, trained), streams)
+                if self._cheap(more, base, GENEROUS_SHARE):
+                    context = min(larger, trained)
+                    break
+        if context == trained:
+            return context, "as long as the model was trained for"
+        reach = f", of {trained:,} it was trained for" if trained else ""
+        return context, f"enough for a talk with tools{reach}"
+
+    def _quick(self, context: int, parallel: int) -> Trial:
+        return self.best(context, parallel, ubatches=UBATCHES[:1])
+
+    def _cheap(self, trial: Trial, base: Trial, share: float) -> bool:
+        if not trial.fits or trial.settings.cache_type_k != base.settings.cache_type_k:
+            return False
+        if self._share(trial) > share:
+            return False
+        before, after = base.request_seconds, trial.request_seconds
+        if before is None or after is None:
+            return trial.settings.cpu_expert_layers <= base.settings.cpu_expert_layers + 1
+        return after <= before * SLOWER_AT_MOST
+
+    def _share(self, trial: Trial) -> float:
+        """The cache as a part of all memory that the weights leave."""
+        devices = trial.ledger.devices
+        memory = sum(device.capacity_bytes or 0 for device in devices)
+        left = memory - sum(device.weights_bytes for device in devices)
+        cache = sum(device.cache_bytes for device in devices)
+        return cache / left if left > 0 else float("inf")
+
+    def _bounded(self, settings: Settings, bare: Ledger) -> Settings:
+        """With bounds for prompt cache and checkpoints, out of what host memory is left."""
+        host = next(device for device in bare.devices if device.device == HOST)
+        left = (host.capacity_bytes or 0) - host.total_bytes - self.corrections.get(HOST, 0)
+        state_bytes = self.checkpoint_bytes(settings)
+        return replace(
+            settings,
+            prompt_cache_bytes=bounds.prompt_cache_bytes(left),
+            context_checkpoints=bounds.checkpoints(left, state_bytes, settings.parallel),
+        )
+
+    def checkpoint_bytes(self, settings: Settings) -> int:
+        """One snapshot of a stream: its recurrent state and its windows. 0 if it needs none or if
+        the architecture's cache is not known."""
+        layers = self.model.trunk_layers or ()
+        windows = kv.window_bytes(
+            layers, settings.cache_type_k, settings.cache_type_v, ubatch=settings.ubatch
+        )
+        return kv.state_bytes(layers) + windows
+
+
+def _within(inventory: Inventory, budget_bytes: int | None) -> Inventory:
+    """The machine with no more memory than the budget: on each GPU, or on a host without any."""
+    if budget_bytes is None:
+        return inventory
+    if not inventory.gpus:
+        memory = inventory.memory
+        available = min(memory.available_bytes, budget_bytes)
+        return replace(inventory, memory=replace(memory, available_bytes=available))
+    gpus = tuple(
+        replace(gpu, free_bytes=min(capacity, budget_bytes))
+        for gpu, capacity in zip(inventory.gpus, gpu_capacities(inventory), strict=True)
+    )
+    return replace(inventory, gpus=gpus)
+
+
+def gpu_capacities(inventory: Inventory) -> tuple[int, ...]:
+    """Bytes that can be had of each GPU: what is free now, else all of it; 0 where unknown."""
+    return tuple(
+        (gpu.memory_bytes or 0) if gpu.free_bytes is None else gpu.free_bytes
+        for gpu in inventory.gpus
+    )
+
+
+def _differences(formula: Ledger, engine: Ledger) -> dict[str, int]:
+    """Bytes that the engine found above the formula, by device."""
+    found = {device.device: device.total_bytes for device in engine.devices}
+    return {
+        device.device: found.get(device.device, device.total_bytes) - device.total_bytes
+        for device in formula.devices
+    }

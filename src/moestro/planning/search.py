@@ -1,0 +1,188 @@
+"""Where the blocks and experts go: the fastest placement that fits.
+
+For each cache type and ubatch that may be used, the placement is the one that leaves as much as
+possible on the GPUs: experts move to host memory one block after the other, and only when all of
+them are there do whole blocks follow. Memory on the GPUs falls with each step, so the first step
+that fits is found by bisection; the caller's `evaluate` says what a step takes. Among what fits,
+the shortest request wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from moestro.model import ModelSpec, Role
+from moestro.planning.placement import block_count, expert_blocks, is_routed_expert
+from moestro.planning.settings import CacheType, Settings
+
+UBATCHES = (512, 1024, 2048, 256, 128)
+"""In the order of preference between equals; 512 is the engine's default."""
+
+WORTH_IT = 0.98
+"""A ubatch other than the first one has to save 2 % of a request's time."""
+
+
+class Trial(Protocol):
+    """Settings with what they take and bring. `over_bytes` says by how much a device is short."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def over_bytes(self) -> dict[str, int]: ...
+    @property
+    def fits(self) -> bool: ...
+    @property
+    def request_seconds(self) -> float | None: ...
+
+
+T = TypeVar("T", bound=Trial)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What may be varied. One value in a tuple is a value that stays."""
+
+    ubatches: tuple[int, ...]
+    cache_types: tuple[CacheType, ...]
+    gpu_layers: int | None
+    cpu_expert_layers: int | None
+    gpu_bytes: tuple[int, ...]
+
+
+def search(model: ModelSpec, space: Space, base: Settings, evaluate: Callable[[Settings], T]) -> T:
+    """The best trial of `space`; where nothing fits, the one with the first cache type and ubatch.
+    A later cache type is tried only where nothing fits with those before."""
+    first: T | None = None
+    for cache_type in space.cache_types:
+        of_type = replace(base, cache_type_k=cache_type, cache_type_v=cache_type)
+        found = [
+            _placed(model, space, replace(of_type, ubatch=ubatch), evaluate)
+            for ubatch in space.ubatches
+        ]
+        fitting = [trial for trial in found if trial.fits]
+        if fitting:
+            return fastest(fitting)
+        first = first or found[0]
+    assert first is not None
+    return first
+
+
+def fastest(trials: Sequence[T]) -> T:
+    """The first trial, unless another one saves time worth speaking of; without a forecast the one
+    that leaves most on the GPUs."""
+    best = trials[0]
+    for trial in trials[1:]:
+        mine, other = best.request_seconds, trial.request_seconds
+        if mine is None or other is None:
+            if _on_host(trial) < _on_host(best):
+                best = trial
+        elif other < mine * WORTH_IT:
+            best = trial
+    return best
+
+
+def _placed(
+    model: ModelSpec, space: Space, settings: Settings, evaluate: Callable[[Settings], T]
+) -> T:
+    if not space.gpu_bytes:
+        return evaluate(replace(settings, gpu_layers=0))
+    blocks, with_experts = block_count(model), len(expert_blocks(model))
+
+    def at(layers: int, on_host: int) -> T:
+        placed = replace(settings, gpu_layers=layers, cpu_expert_layers=on_host)
+        return evaluate(replace(placed, tensor_split=split(model, placed, space.gpu_bytes)))
+
+    all_layers = blocks + 1
+    if space.gpu_layers is not None and space.cpu_expert_layers is not None:
+        return at(space.gpu_layers, space.cpu_expert_layers)
+    if space.gpu_layers is not None:
+        layers = space.gpu_layers
+        return _first_fit(range(with_experts + 1), lambda count: at(layers, count))
+    if space.cpu_expert_layers is not None:
+        on_host = space.cpu_expert_layers
+        return _first_fit(range(all_layers, -1, -1), lambda layers: at(layers, on_host))
+    experts_first = _first_fit(range(with_experts + 1), lambda count: at(all_layers, count))
+    if _fits_gpus(experts_first):
+        return experts_first
+    return _first_fit(range(all_layers, -1, -1), lambda layers: at(layers, with_experts))
+
+
+def _first_fit(steps: Sequence[int], at: Callable[[int], T]) -> T:
+    """The first step whose GPUs suffice, by bisection; the last step if none does."""
+    low, high = 0, len(steps) - 1
+    best = at(steps[high])
+    if not _fits_gpus(best):
+        return best
+    while low < high:
+        middle = (low + high) // 2
+        trial = at(steps[middle])
+        if _fits_gpus(trial):
+            best, high = trial, middle
+        else:
+            low = middle + 1
+    return best
+
+
+def split(
+    model: ModelSpec, settings: Settings, gpu_bytes: Sequence[int]
+) -> tuple[float, ...] | None:
+    """Blocks for each GPU so that the bytes on them are in proportion to their memory.
+
+    The engine counts blocks, and blocks whose experts stay in host memory weigh little, so a split
+    by memory alone would leave the first GPU nearly empty. None with fewer than two GPUs.
+    """
+    if len(gpu_bytes) < 2:
+        return None
+    count = block_count(model)
+    layers = count + 1 if settings.gpu_layers is None else min(settings.gpu_layers, count + 1)
+    first = count + 1 - layers
+    sizes = _block_bytes(model, settings)[first:]
+    if not sizes or not sum(gpu_bytes):
+        return None
+    total, memory = sum(sizes), sum(gpu_bytes)
+    shares = [0] * len(gpu_bytes)
+    done = 0.0
+    gpu, bound = 0, gpu_bytes[0] / memory
+    for size in sizes:
+        # A block belongs to the GPU that its middle falls on.
+        while gpu < len(gpu_bytes) - 1 and done + size / 2 > bound * total:
+            gpu += 1
+            bound += gpu_bytes[gpu] / memory
+        shares[gpu] += 1
+        done += size
+    return tuple(float(share) for share in shares)
+
+
+def _block_bytes(model: ModelSpec, settings: Settings) -> list[float]:
+    """Bytes of each block and, last, of the output head, as far as they go to a GPU."""
+    count = block_count(model)
+    sizes = [0.0] * (count + 1)
+    on_host = frozenset(expert_blocks(model)[: settings.cpu_expert_layers])
+    for tensor in model.tensors:
+        if tensor.layer is not None and tensor.layer < count:
+            if not (tensor.layer in on_host and is_routed_expert(tensor)):
+                sizes[tensor.layer] += tensor.size_bytes
+        elif tensor.role is Role.OUTPUT or (
+            tensor.role is Role.EMBEDDING and model.tied_embeddings
+        ):
+            sizes[count] += tensor.size_bytes
+    for layer in model.layers or ():
+        cells = [s.cell_bytes(settings.cache_type_k, settings.cache_type_v) for s in layer.stores]
+        sizes[layer.index] += sum(cells) * settings.context * settings.parallel
+    return sizes
+
+
+def _fits_gpus(trial: Trial) -> bool:
+    return not any(over for device, over in trial.over_bytes.items() if device != "CPU")
+
+
+def _on_host(trial: Trial) -> tuple[int, int]:
+    settings = trial.settings
+    return (settings.cpu_expert_layers, -(settings.gpu_layers or 0))
+
+
+def allowed(asked: int | None, choices: Iterable[int]) -> tuple[int, ...]:
+    """What the user fixed, or every choice."""
+    return tuple(choices) if asked is None else (asked,)

@@ -1,0 +1,30 @@
+"""What the user fixed. It stays fixed; everything else is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moestro.planning.settings import CacheType, FlashAttention
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """None leaves the choice to the planner.
+
+    `budget_bytes` bounds what the model may take of each kind of memory beyond what the machine
+    allows: host memory on a host without GPUs, each GPU's own memory otherwise.
+    """
+
+    context: int | None = None
+    parallel: int | None = None
+    cache_type: CacheType | None = None
+    unified: bool = False
+    ubatch: int | None = None
+    threads: int | None = None
+    gpu_layers: int | None = None
+    cpu_expert_layers: int | None = None
+    flash_attention: FlashAttention | None = None
+    mtp: int | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    budget_bytes: int | None = None

@@ -1,0 +1,69 @@
+"""The real child with the real kernels, measured far too briefly for the figures to mean much."""
+
+from __future__ import annotations
+
+import pytest
+
+from moestro.engine.llama_cpp.calibrate import calibrate
+from moestro.errors import EngineError
+from moestro.planning.rates import KernelRates
+
+SHAPE = (64, 64, "F16", "F16")
+
+
+@pytest.fixture(scope="module")
+def measured() -> KernelRates:
+    return calibrate(1, ["Q4_K"], [SHAPE], quick=True, patience_seconds=0.0)
+
+
+def test_every_figure_is_there(measured: KernelRates) -> None:
+    assert measured.has_common
+    assert measured.device == "CPU"
+    assert measured.threads == 1
+    assert [(a.key, a.value, a.type_k, a.type_v) for a in measured.attention] == [SHAPE]
+    assert KernelRates.from_json(measured.to_json()) == measured
+    curves = [*measured.recurrent.values(), measured.attention[0].decode]
+    kind = measured.types["Q4_K"]
+    curves += [kind.dense, kind.dense_cached, kind.small, kind.experts, kind.experts_cached]
+    for curve in curves:
+        assert all(0 < seconds < 1e-4 for _, seconds in curve.points)
+    assert kind.bytes_per_element == 144 / 256
+
+
+def test_more_columns_take_longer(measured: KernelRates) -> None:
+    dense = measured.types["Q4_K"].dense
+    assert dense.at(128) > 3 * dense.at(1)
+
+
+def test_only_what_is_asked_for_is_measured_and_the_rest_is_kept(measured: KernelRates) -> None:
+    seen: list[str] = []
+    more = calibrate(
+        1, ["F32"], [], known=measured, quick=True, patience_seconds=0.0, progress=seen.append
+    )
+    assert seen == ["F32"]
+    assert set(more.types) == {"Q4_K", "F32"}
+    assert more.small == measured.small
+
+
+def test_an_interrupt_keeps_what_was_measured(measured: KernelRates) -> None:
+    def interrupted(what: str) -> None:
+        if what == "Q8_0":
+            raise KeyboardInterrupt
+
+    wanted = ["F32", "Q8_0"]
+    kept = calibrate(1, wanted, [], known=measured, quick=True, progress=interrupted)
+    assert set(kept.types) == {"Q4_K", "F32"}
+
+
+def test_figures_of_other_threads_are_not_kept(measured: KernelRates) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    fresh = calibrate(2, [], [], known=measured, quick=True, progress=interrupted)
+    assert (fresh.threads, fresh.types, fresh.has_common) == (2, {}, False)
+
+
+def test_a_child_that_dies_at_once_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moestro.engine.llama_cpp.calibrate.child_command", lambda *_: ["false"])
+    with pytest.raises(EngineError, match="before it had measured anything"):
+        calibrate(1, ["F32"], [])

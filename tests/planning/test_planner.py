@@ -1,0 +1,194 @@
+"""Plans for published shapes on machines from the catalogue, by formula: no engine is asked."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from moestro.findings import Severity
+from moestro.hardware import Inventory, hardware_named
+from moestro.model import ModelSpec, read_model
+from moestro.planning import Plan, Planner, Settings, Wishes, make_plan
+from moestro.planning.forecaster import MachineSpeed
+from moestro.planning.placement import block_count, expert_blocks
+from moestro.units import GIB
+from tests.shapes import PUBLISHED, write_header
+
+NAMES = (
+    "Qwen3.6-35B-A3B",
+    "Qwen3-30B-A3B",
+    "Mixtral-8x7B",
+    "DeepSeek-V3",
+    "SmolLM2-135M",
+    "gpt-oss-20b",
+    "GLM-4.5-Air",
+)
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
+    """Read from header-only files of true shape."""
+    folder = tmp_path_factory.mktemp("shapes")
+    return {
+        name: read_model(write_header(PUBLISHED[name](), folder / f"{name}.gguf", vocab_tokens=256))
+        for name in NAMES
+    }
+
+
+def host(memory_gib: int, cores: int = 8) -> Inventory:
+    return hardware_named(f"{cores} cores, {memory_gib} GiB DDR5-5600 dual channel")
+
+
+def planned(model: ModelSpec, machine: Inventory, wishes: Wishes | None = None) -> Plan:
+    return make_plan(Planner(model, machine, wishes or Wishes(), MachineSpeed(model, machine)))
+
+
+def codes(plan: Plan, severity: Severity) -> list[str]:
+    return [finding.code for finding in plan.findings if finding.severity is severity]
+
+
+def test_a_24_gb_card_and_the_four_models(specs: dict[str, ModelSpec]) -> None:
+    card = hardware_named("rtx-4090")
+    for name in ("Qwen3.6-35B-A3B", "Qwen3-30B-A3B", "Mixtral-8x7B"):
+        plan = planned(specs[name], card)
+        assert plan.fits, name
+        every = block_count(specs[name]) + 1
+        assert plan.settings.gpu_layers == every
+        for device in plan.ledger.devices:
+            assert device.capacity_bytes is not None
+            assert device.total_bytes <= device.capacity_bytes
+        assert plan.speed is not None
+        assert plan.speed.decode is not None
+        assert plan.speed.decode.low < plan.speed.decode.expected < plan.speed.decode.high
+        assert plan.speed.decode_ceiling is not None
+        assert plan.speed.decode.expected < plan.speed.decode_ceiling
+    assert planned(specs["Mixtral-8x7B"], card).settings.cpu_expert_layers > 0
+    assert planned(specs["Qwen3-30B-A3B"], card).settings.cpu_expert_layers == 0
+    giant = planned(specs["DeepSeek-V3"], card)
+    assert not giant.fits
+    short = next(finding for finding in giant.findings if finding.code == "memory-short")
+    assert short.fix is not None
+    assert "more of free host memory" in short.fix
+
+
+def test_one_expert_layer_fewer_would_not_fit(specs: dict[str, ModelSpec]) -> None:
+    """The placement is tight: the planner leaves nothing on the table."""
+    model, card = specs["Mixtral-8x7B"], hardware_named("rtx-4090")
+    wishes = Wishes(context=8192, parallel=1, cache_type="f16")
+    planner = Planner(model, card, wishes, MachineSpeed(model, card))
+    trial, _ = planner.decide()
+    assert trial.fits
+    fewer = Wishes(
+        context=8192, parallel=1, cache_type="f16", cpu_expert_layers=trial.settings.cpu_expert_layers - 1,
+        ubatch=128,
+        gpu_layers=trial.settings.gpu_layers,
+    )  # fmt: skip
+    assert not Planner(model, card, fewer, MachineSpeed(model, card)).decide()[0].fits
+
+
+def test_every_setting_has_exactly_one_reason(specs: dict[str, ModelSpec]) -> None:
+    names = {field.name for field in fields(Settings)}
+    for machine in (host(64), hardware_named("rtx-4090")):
+        for spec in specs.values():
+            for wishes in (Wishes(), Wishes(context=4096, parallel=3, gpu_layers=2, ubatch=64)):
+                reasons = [reason.setting for reason in planned(spec, machine, wishes).reasons]
+                assert len(reasons) == len(set(reasons))
+                # The cache types are chosen together, and share a reason.
+                assert set(reasons) == names - {"cache_type_v"}
+
+
+def test_what_the_user_fixed_stays_fixed(specs: dict[str, ModelSpec]) -> None:
+    wishes = Wishes(
+        context=50_000, parallel=3, cache_type="q4_0", unified=True, ubatch=64, threads=5,
+        gpu_layers=7, cpu_expert_layers=2, flash_attention="on", mtp=2,
+    )  # fmt: skip
+    plan = planned(specs["Qwen3.6-35B-A3B"], hardware_named("rtx-4090"), wishes)
+    settings = plan.settings
+    assert (settings.context, settings.parallel) == (50_000, 3)
+    assert settings.cache_type_k == settings.cache_type_v == "q4_0"
+    assert (settings.unified, settings.ubatch, settings.threads) == (True, 64, 5)
+    assert (settings.gpu_layers, settings.cpu_expert_layers) == (7, 2)
+    assert (settings.flash_attention, settings.mtp_depth) == ("on", 2)
+    by_user = {reason.setting for reason in plan.reasons if reason.source == "user"}
+    assert by_user >= {"context", "parallel", "cache_type_k", "ubatch", "threads", "mtp_depth"}
+
+
+def test_a_budget_bounds_the_card(specs: dict[str, ModelSpec]) -> None:
+    model, card = specs["Qwen3-30B-A3B"], hardware_named("rtx-4090")
+    plan = planned(model, card, Wishes(budget_bytes=12 * GIB))
+    gpu = next(device for device in plan.ledger.devices if device.device == "GPU0")
+    assert plan.fits
+    assert gpu.total_bytes <= 12 * GIB
+    assert plan.settings.cpu_expert_layers > 0
+    impossible = planned(model, card, Wishes(budget_bytes=1 << 20))
+    assert not impossible.fits
+    assert "memory-short" in codes(impossible, Severity.FAIL)
+
+
+def test_contradictions_are_said(specs: dict[str, ModelSpec]) -> None:
+    small, here = specs["SmolLM2-135M"], host(16)
+    mtp = planned(small, here, Wishes(mtp=1))
+    assert "mtp-absent" in codes(mtp, Severity.FAIL)
+    quantized = planned(small, here, Wishes(cache_type="q8_0", flash_attention="off"))
+    assert "quantized-values-need-flash-attention" in codes(quantized, Severity.FAIL)
+    assert "no-gpu" in codes(planned(small, here, Wishes(gpu_layers=3)), Severity.WARN)
+    long = planned(small, here, Wishes(context=1024, prompt_tokens=2000, output_tokens=10))
+    assert "workload-beyond-context" in codes(long, Severity.WARN)
+    beyond = planned(small, here, Wishes(context=100_000))
+    assert "context-beyond-training" in codes(beyond, Severity.WARN)
+    assert "no-experts" in codes(
+        planned(small, hardware_named("rtx-4090"), Wishes(cpu_expert_layers=3)), Severity.WARN
+    )
+
+
+def test_bounds_for_what_would_grow(specs: dict[str, ModelSpec]) -> None:
+    settings = planned(specs["Qwen3.6-35B-A3B"], host(64)).settings
+    assert 0 < settings.prompt_cache_bytes <= GIB
+    held = settings.context_checkpoints * settings.parallel * 65_863_680
+    assert 0 < held <= 512 << 20
+    tight = planned(specs["SmolLM2-135M"], host(1), Wishes(context=8192, parallel=8)).settings
+    assert tight.prompt_cache_bytes < 60 << 20
+
+
+def test_alternatives_are_worked_out(specs: dict[str, ModelSpec]) -> None:
+    plan = planned(specs["Mixtral-8x7B"], hardware_named("rtx-4090"), Wishes(parallel=1))
+    changes = {other.change: other.trial for other in plan.alternatives}
+    doubled = next(trial for change, trial in changes.items() if "2 streams" in change)
+    assert doubled.settings.parallel == 2
+    assert doubled.settings.cpu_expert_layers >= plan.settings.cpu_expert_layers
+    smaller = changes["cache in q8_0"]
+    assert smaller.settings.cpu_expert_layers <= plan.settings.cpu_expert_layers
+
+
+def test_leading_dense_blocks_do_not_count(specs: dict[str, ModelSpec]) -> None:
+    model, machine = specs["GLM-4.5-Air"], hardware_named("rtx-4090, 128 GiB DDR5-5600")
+    plan = planned(model, machine)
+    assert plan.fits
+    assert 0 < plan.settings.cpu_expert_layers <= len(expert_blocks(model))
+    assert expert_blocks(model)[0] == 1
+
+
+def test_two_uneven_cards(specs: dict[str, ModelSpec]) -> None:
+    machine = hardware_named("rtx-4090, rtx-3060, 64 GiB DDR5-5600 dual channel")
+    plan = planned(specs["Mixtral-8x7B"], machine)
+    assert plan.fits
+    assert plan.settings.tensor_split is not None
+    assert len(plan.settings.tensor_split) == 2
+    assert plan.settings.cpu_expert_layers == 0
+
+
+def test_the_plan_file(specs: dict[str, ModelSpec], tmp_path: Path) -> None:
+    import json
+
+    plan = planned(specs["Qwen3.6-35B-A3B"], hardware_named("rtx-4090"))
+    text = json.dumps(plan.to_json())
+    data = json.loads(text)
+    assert data["version"] == 1
+    assert set(data["workload"]) == {"context", "parallel", "prompt_tokens", "output_tokens"}
+    for device in data["memory"]:
+        parts = [device[f"{part}_bytes"] for part in ("weights", "cache", "compute", "other")]
+        assert sum(parts) == device["total_bytes"]
+    assert Settings.from_json(data["settings"]) == plan.settings
+    assert set(data["speed"]["decode_tokens_per_second"]) >= {"expected", "low", "high"}
