@@ -208,7 +208,9 @@ def pass_seconds(
     copy = offload_seconds(model, placement, inventory, batch.tokens)
     if copy is None:
         raise ValueError("a link is not stated")
-    for operation in operations(model, batch, computing_device(placement, batch.tokens)):
+    for operation in operations(
+        model, batch, computing_device(placement, batch.tokens, offloads=bool(inventory.gpus))
+    ):
         seconds = seconds_of(operation, rates[operation.device], 1.0)
         if seconds is None:
             raise ValueError(f"no rate for {operation}")

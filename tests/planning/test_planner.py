@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -80,11 +80,12 @@ def test_one_expert_layer_fewer_would_not_fit(specs: dict[str, ModelSpec]) -> No
     planner = Planner(model, card, wishes, MachineSpeed(model, card))
     trial, _ = planner.decide()
     assert trial.fits
-    fewer = Wishes(
-        context=8192, parallel=1, cache_type="f16", cpu_expert_layers=trial.settings.cpu_expert_layers - 1,
+    fewer = replace(
+        wishes,
+        cpu_expert_layers=trial.settings.cpu_expert_layers - 1,
         ubatch=128,
         gpu_layers=trial.settings.gpu_layers,
-    )  # fmt: skip
+    )
     assert not Planner(model, card, fewer, MachineSpeed(model, card)).decide()[0].fits
 
 
@@ -192,3 +193,50 @@ def test_the_plan_file(specs: dict[str, ModelSpec], tmp_path: Path) -> None:
         assert sum(parts) == device["total_bytes"]
     assert Settings.from_json(data["settings"]) == plan.settings
     assert set(data["speed"]["decode_tokens_per_second"]) >= {"expected", "low", "high"}
+
+
+def test_a_gpu_that_shares_the_hosts_memory_does_not_double_it(specs: dict[str, ModelSpec]) -> None:
+    """48 GiB of weights in a Mac of 64 GiB fit neither beside nor on top of each other twice."""
+    mac = hardware_named("m4-max")
+    plan = planned(specs["GLM-4.5-Air"], mac)
+    taken = sum(device.total_bytes for device in plan.ledger.devices)
+    assert plan.fits == (taken <= mac.memory.available_bytes)
+    fitting = planned(specs["Qwen3-30B-A3B"], mac)
+    assert fitting.fits
+    assert fitting.settings.cpu_expert_layers == 0
+
+
+def test_the_cards_of_a_pair_are_told_apart(specs: dict[str, ModelSpec]) -> None:
+    plan = planned(specs["Mixtral-8x7B"], hardware_named("2 x rtx-3090"))
+    assert plan.fits
+    weights = [device.weights_bytes for device in plan.ledger.devices if device.device != "CPU"]
+    assert max(weights) / min(weights) < 1.3
+
+
+def test_a_trial_that_the_engine_confirmed_is_not_given_up(specs: dict[str, ModelSpec]) -> None:
+    """An engine that asks for 3 GiB more with few expert layers on the host, and for none with
+    many: the placement swings, and the one that fits is taken."""
+    from moestro.planning.engine_memory import DeviceMemory, EngineMemory
+    from moestro.planning.memory import ledger
+    from moestro.planning.placement import place
+
+    model, card = specs["Mixtral-8x7B"], hardware_named("rtx-4090")
+
+    def engine(settings: Settings) -> EngineMemory:
+        placement = place(model, settings, (24 << 30,))
+        devices = ledger(model, settings, card, placement).devices
+        more = 3 * GIB if settings.cpu_expert_layers < 12 else 0
+        return EngineMemory(
+            tuple(
+                DeviceMemory(
+                    d.device,
+                    d.weights_bytes,
+                    d.cache_bytes,
+                    d.compute_bytes + (more if d.device != "CPU" else 0),
+                )
+                for d in devices
+            )
+        )
+
+    planner = Planner(model, card, Wishes(), MachineSpeed(model, card), engine)
+    assert make_plan(planner, with_alternatives=False).fits

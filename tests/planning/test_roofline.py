@@ -71,7 +71,9 @@ def seconds(model: ModelSpec, inventory: Inventory, tokens: int, on_host: int = 
     total = crossing_seconds(model, placement, tokens)
     copy = offload_seconds(model, placement, inventory, tokens)
     assert copy is not None
-    for operation in operations(model, Pass(tokens), computing_device(placement, tokens)):
+    for operation in operations(
+        model, Pass(tokens), computing_device(placement, tokens, offloads=True)
+    ):
         took = seconds_of(operation, rates[operation.device], 1.0)
         assert took is not None, operation
         total += took
@@ -187,14 +189,15 @@ class TestTransfer:
         settings = settings_of(hardware_named("rtx-4090"), ALL)
         placement = place(moe, settings, [24 * 2**30])
         expert = next(item for item in moe.tensors if "ffn_up_exps" in item.name)
-        assert computing_device(placement, OFFLOAD_TOKENS - 1)(expert) == HOST
-        assert computing_device(placement, OFFLOAD_TOKENS)(expert) == "GPU0"
+        assert computing_device(placement, OFFLOAD_TOKENS - 1, offloads=True)(expert) == HOST
+        assert computing_device(placement, OFFLOAD_TOKENS, offloads=True)(expert) == "GPU0"
 
     def test_without_a_gpu_nothing_leaves(self, moe: ModelSpec) -> None:
         inventory = hardware_named("cpu, 64 GiB DDR5-5600 dual channel, 8 cores")
         placement = place(moe, settings_of(inventory))
-        assert {computing_device(placement, 512)(item) for item in moe.tensors} == {HOST}
-        assert copied_bytes(moe, placement, 512) == 0
+        where = computing_device(placement, 512, offloads=False)
+        assert {where(item) for item in moe.tensors} == {HOST}
+        assert offload_seconds(moe, placement, inventory, 512) == 0
         assert offload_seconds(moe, placement, inventory, 512) == 0
 
     def test_copies_are_of_the_experts_that_some_token_chose(self, moe: ModelSpec) -> None:

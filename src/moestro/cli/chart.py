@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from moestro.cli.show_plan import anatomy_line, machine_line, plan_name
 from moestro.errors import MoestroError
 from moestro.planning import Plan
-from moestro.planning.frontier import Point
+from moestro.planning.frontier import TYPES, Point
 from moestro.units import GIB, format_bytes
 
 _PARTS = (
@@ -19,7 +20,9 @@ _PARTS = (
     ("compute", "#5b9f68"),
     ("other", "#9a8fb5"),
 )
-_SIZES = ("#b2182b", "#d6604d", "#f4a582", "#92c5de", "#4393c3", "#2166ac")
+_SIZES = ("#2166ac", "#4393c3", "#92c5de", "#f4a582", "#d6604d", "#b2182b")
+"""One for each of the frontier's `TYPES`."""
+
 _OWN = "#111111"
 _STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
@@ -55,20 +58,24 @@ def page_of(plan: Plan, points: Sequence[Point]) -> str:
                 figure,
                 full_html=False,
                 include_plotlyjs=first,
-                config={"displaylogo": False, "responsive": True},
+                config={"displayModeBar": False, "responsive": True},
             )
         )
 
     name = html.escape(plan_name(plan))
+    streams = plan.settings.parallel
+    room = f"Room for {streams} streams of each context" if streams > 1 else "One stream"
     parts = [
         f"<h1>{name}</h1>",
         f"<p>{html.escape(anatomy_line(plan.model))}</p>",
         f"<p>{html.escape(machine_line(plan.hardware))}</p>",
         "<h2>Decode speed against context, by size of the file</h2>",
-        f"<p>{plan.settings.parallel} streams of each context; one of them decoding. Points that "
-        "do not fit are left out. Sizes other than this file's are computed from its shape.</p>",
+        f"<p>{room}; speed of one behind a prompt of {plan.workload.prompt_tokens:,} tokens. "
+        "Points that do not fit are left out. Sizes other than this file's are computed from its "
+        "shape.</p>",
         drawn(_speed_figure(plan, points), first=True),
         "<h2>Memory against context, by size of the file</h2>",
+        "<p>Points that do not fit are drawn too.</p>",
         drawn(_size_figure(plan, points), first=False),
         "<h2>Memory of the plan, by device</h2>",
         drawn(_memory_figure(plan), first=False),
@@ -97,8 +104,8 @@ def _size_figure(plan: Plan, points: Sequence[Point]) -> Any:
     for label, of_label in _by_label(points):
         totals = [sum(d.total_bytes for d in p.trial.ledger.devices) / GIB for p in of_label]
         _line(figure, label, of_label, totals)
-    capacity = sum(device.capacity_bytes or 0 for device in plan.ledger.devices)
-    if capacity:
+    capacity = _all_memory_bytes(plan)
+    if capacity is not None:
         figure.add_hline(
             y=capacity / GIB,
             line_dash="dot",
@@ -106,6 +113,16 @@ def _size_figure(plan: Plan, points: Sequence[Point]) -> Any:
         )
     _mark(figure, plan)
     return figure
+
+
+def _all_memory_bytes(plan: Plan) -> int | None:
+    """Of host and GPUs together, the same memory counted once; None where part of it is unknown."""
+    memory = plan.hardware.memory
+    if memory.unified:
+        return memory.available_bytes
+    sizes = [device.capacity_bytes for device in plan.ledger.devices]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def _memory_figure(plan: Plan) -> Any:
@@ -117,9 +134,14 @@ def _memory_figure(plan: Plan) -> Any:
     for part, colour in _PARTS:
         sizes = [getattr(device, f"{part}_bytes") / GIB for device in devices]
         figure.add_bar(y=names, x=sizes, name=part, orientation="h", marker_color=colour)
-    free = [max((device.capacity_bytes or 0) - device.total_bytes, 0) / GIB for device in devices]
+    left = [max((device.capacity_bytes or 0) - device.total_bytes, 0) for device in devices]
+    if plan.hardware.memory.unified:
+        shared = (_all_memory_bytes(plan) or 0) - sum(device.total_bytes for device in devices)
+        left = [min(size, max(shared, 0)) for size in left]
+    free = [size / GIB for size in left]
     figure.add_bar(y=names, x=free, name="free", orientation="h", marker_color="#e6e6e6")
-    figure.update_layout(barmode="stack", height=140 + 60 * len(names), xaxis_title="GiB")
+    figure.update_layout(barmode="stack", height=150 + 60 * len(names), xaxis_title="GiB")
+    figure.update_layout(legend={"traceorder": "normal", "y": -0.5})
     figure.update_yaxes(title=None, rangemode=None)
     return figure
 
@@ -156,7 +178,12 @@ def _line(figure: Any, label: str, points: Sequence[Point], values: Sequence[flo
 
 
 def _mark(figure: Any, plan: Plan) -> None:
-    figure.add_vline(x=plan.settings.context, line_dash="dot", annotation_text="the plan")
+    context = plan.settings.context
+    figure.add_vline(x=context, line_dash="dot")
+    # On a logarithmic axis a line is placed by its value, its annotation by the value's logarithm.
+    figure.add_annotation(
+        x=math.log10(context), y=1, yref="paper", yanchor="bottom", text="the plan", showarrow=False
+    )
     contexts = [1 << power for power in range(11, 22)]
     figure.update_xaxes(tickvals=contexts, ticktext=[f"{context // 1024}k" for context in contexts])
 
@@ -176,8 +203,7 @@ def _hover(point: Point) -> str:
 def _colour(point: Point) -> str:
     if point.actual:
         return _OWN
-    place = min(max(int((point.bits_per_weight - 2.5) / 1.1), 0), len(_SIZES) - 1)
-    return _SIZES[place]
+    return _SIZES[TYPES.index(point.label)]
 
 
 def _by_label(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:

@@ -94,7 +94,7 @@ def measure_engine(inventory: Inventory) -> None:
     gpus = engine_gpu_count() if inventory.gpus else 0
     # The engine lists its GPUs first and the CPU last.
     devices = {HOST: gpus} | {gpu_name(number): number for number in range(gpus)}
-    known = stored_rates(inventory)
+    known = stored_rates(inventory.identity)
     for name, number in devices.items():
         rates = calibrate(
             inventory.cpu.usable_cores, known=known.get(name), device=number, progress=_say

@@ -20,9 +20,11 @@ from moestro.planning import Plan, Planner, Wishes, make_plan
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model on this machine, looked at and planned, but not started."""
+    """A model on this machine, looked at and planned, but not started. `identity` is the machine's
+    own, whatever part of it the engine has no use for."""
 
     path: Path
+    identity: str
     plan: Plan
     planner: Planner
 
@@ -54,16 +56,17 @@ def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
         MoestroError: it cannot be read or fetched, or a finding of severity fail speaks against it
             and `anyway` is not given.
     """
-    machine = this_inventory()
+    whole = this_inventory()
+    machine = seen_by_engine(whole)
     reference, chosen = fitting_reference(resolve(text), machine, wishes)
-    prepared = _prepared(reference, text, machine, wishes, chosen)
+    prepared = _prepared(reference, text, machine, whole.identity, wishes, chosen)
     if not anyway:
         refuse_failures(prepared.findings)
     if isinstance(reference, HubRef | Url):
         from moestro.cli.fetching import fetch_with_progress
 
         path = fetch_with_progress(reference, prepared.model.name or text)
-        prepared = _prepared(resolve(str(path)), text, machine, wishes, chosen)
+        prepared = _prepared(resolve(str(path)), text, machine, whole.identity, wishes, chosen)
         if not anyway:
             refuse_failures(prepared.findings)
     return prepared
@@ -73,6 +76,7 @@ def _prepared(
     reference: Reference,
     text: str,
     machine: Inventory,
+    identity: str,
     wishes: Wishes,
     chosen: Finding | None,
 ) -> Prepared:
@@ -85,9 +89,9 @@ def _prepared(
     if chosen is not None:
         model = replace(model, findings=(*model.findings, chosen))
     path = Path(model.files[0].location)
-    with planner_of(model, seen_by_engine(machine), wishes) as planner:
+    with planner_of(model, machine, wishes, identity) as planner:
         plan = told(make_plan(planner, with_alternatives=False), planner)
-        return Prepared(path, plan, planner)
+        return Prepared(path, identity, plan, planner)
 
 
 def refuse_failures(findings: tuple[Finding, ...]) -> None:

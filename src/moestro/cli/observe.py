@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from moestro.planning import Planner, Settings, Workload
+from moestro.planning import Estimate, Planner, Settings, Workload
 from moestro.planning.observed import Observation
+from moestro.planning.placement import HOST
 
 if TYPE_CHECKING:
     from moestro.cli.launch import Prepared
@@ -23,22 +24,26 @@ def observation(prepared: Prepared, pid: int | None, answer: Answer) -> Observat
     if not isinstance(written, int) or not isinstance(read, int) or written < ENOUGH_TOKENS:
         return None
     plan = prepared.plan
+    if plan.settings.mtp_depth:
+        return None  # forecasts are of decoding without drafts
+    predicted = _predicted(prepared.planner, plan.settings, read, written)
     return Observation(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         model=prepared.name,
         architecture=plan.model.architecture,
-        decode_predicted=_predicted(prepared.planner, plan.settings, read, written),
+        decode_predicted=predicted.expected if predicted is not None else None,
+        source=predicted.source if predicted is not None else None,
         decode_observed=answer.timings.tokens_per_second,
-        memory_predicted_bytes=plan.ledger.resident_bytes("CPU"),
+        memory_predicted_bytes=plan.ledger.resident_bytes(HOST),
         memory_observed_bytes=_host_bytes(pid),
     )
 
 
-def _predicted(planner: Planner, settings: Settings, read: int, written: int) -> float | None:
+def _predicted(planner: Planner, settings: Settings, read: int, written: int) -> Estimate | None:
     workload = Workload(settings.context, settings.parallel, read, written)
     placement = planner.trial(settings).placement
     speed = planner.forecaster.raw(settings, placement, workload)
-    return speed.decode.expected if speed is not None and speed.decode is not None else None
+    return None if speed is None else speed.decode
 
 
 def _host_bytes(pid: int | None) -> int | None:

@@ -60,11 +60,11 @@ def command(
             f"One model at a time: {first}, not {len(models)}.",
             hint=f"Compare them: moestro plan {first} --compare {' '.join(rest)}",
         )
-    from moestro.cli.planning import plan_of
+    from moestro.cli.planning import plan_of, seen_by_engine
     from moestro.hardware import hardware_named, this_inventory
 
     wishes = wishes_of(options)
-    places = [hardware_named(name) for name in machines] or [this_inventory()]
+    places = [hardware_named(name) for name in machines] or [seen_by_engine(this_inventory())]
     names = list(dict.fromkeys([first, *compare, *rest]))
     if len(names) * len(places) > 1:
         if chart is not None:

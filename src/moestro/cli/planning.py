@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moestro.cli.resolve import resolve
-from moestro.errors import EngineError
+from moestro.errors import EngineError, EngineMismatch
 from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory
 from moestro.model import HubRef, ModelSpec, Reference, read_model
@@ -55,9 +55,12 @@ def plan_of(text: str, inventory: Inventory, wishes: Wishes) -> Plan:
 
 
 @contextmanager
-def planner_of(model: ModelSpec, inventory: Inventory, wishes: Wishes) -> Iterator[Planner]:
-    """A planner that may ask the engine, where the engine can read the model's header."""
-    forecaster = forecaster_for(model, inventory)
+def planner_of(
+    model: ModelSpec, inventory: Inventory, wishes: Wishes, identity: str | None = None
+) -> Iterator[Planner]:
+    """A planner that may ask the engine, where the engine can read the model's header. `identity`
+    is the machine's, where `inventory` leaves out a part of it."""
+    forecaster = forecaster_for(model, inventory, identity)
     if model.format != "gguf":
         yield Planner(model, inventory, wishes, forecaster)
         return
@@ -75,7 +78,7 @@ def told(plan: Plan, planner: Planner) -> Plan:
     if not isinstance(question, EngineQuestion) or question.refusal is None:
         return plan
     finding = Finding(
-        Severity.WARN,
+        Severity.WARN if isinstance(question.refusal, EngineMismatch) else Severity.FAIL,
         "engine-refuses",
         "The engine refuses this model or these settings; memory is by formula",
         question.refusal.sentence,
@@ -111,23 +114,26 @@ class EngineQuestion:
             return None
 
 
-def forecaster_for(model: ModelSpec, inventory: Inventory) -> MachineSpeed:
+def forecaster_for(
+    model: ModelSpec, inventory: Inventory, identity: str | None = None
+) -> MachineSpeed:
     """With what was measured on this machine, if it is this one."""
     if inventory.source != "this machine":
         return MachineSpeed(model, inventory)
     from moestro.hardware.store import load
 
-    runs = observations(load(OBSERVATIONS, inventory.identity).payload)
-    return MachineSpeed(model, inventory, stored_rates(inventory), Residuals.of(runs))
+    identity = identity or inventory.identity
+    runs = observations(load(OBSERVATIONS, identity).payload)
+    return MachineSpeed(model, inventory, stored_rates(identity), Residuals.of(runs))
 
 
-def stored_rates(inventory: Inventory) -> dict[str, KernelRates]:
+def stored_rates(identity: str) -> dict[str, KernelRates]:
     """Rates of this machine's devices, as far as they were measured with this engine; what another
     version wrote is measured anew with the next `hardware --measure`."""
     from moestro.engine.llama_cpp.version import EXPECTED_VERSION
     from moestro.hardware.store import load
 
-    stored = load(RATES, inventory.identity).payload
+    stored = load(RATES, identity).payload
     try:
         rates = {name: KernelRates.from_json(entry) for name, entry in (stored or {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -195,7 +201,7 @@ def _option(model: ModelSpec, offer: Offer, inventory: Inventory, wishes: Wishes
     trial, _ = planner.decide()
     settings = trial.settings
     on_gpus = bool(inventory.gpus) and (
-        settings.gpu_layers == block_count(model) + 1 and not settings.cpu_expert_layers
+        (settings.gpu_layers or 0) > block_count(model) and not settings.cpu_expert_layers
     )
     bits = bits_per_weight(model.tensor_bytes, model.parameters)
     return Option(offer.label or offer.path, offer.size_bytes, bits, trial.fits, on_gpus)
@@ -224,11 +230,11 @@ def charted(planner: Planner, plan: Plan, path: Path) -> None:
     from moestro.cli.chart import write_chart
     from moestro.planning.frontier import frontier
 
-    points = list(frontier(planner, plan.settings.parallel, plan.settings.context))
+    points = list(frontier(planner, plan.settings))
     write_chart(plan, points, path)
 
 
-def remember(inventory: Inventory, run: Observation) -> Finding | None:
+def remember(identity: str, run: Observation) -> Finding | None:
     """Stores what a run showed; a finding says why not, if it could not."""
     from moestro.errors import MoestroError
     from moestro.hardware.store import update
@@ -238,7 +244,7 @@ def remember(inventory: Inventory, run: Observation) -> Finding | None:
         return [one.to_json() for one in (*observations(stored), run)[-KEPT:]]
 
     try:
-        update(OBSERVATIONS, inventory.identity, with_this)
+        update(OBSERVATIONS, identity, with_this)
     except MoestroError as error:
         return Finding(
             Severity.WARN,

@@ -40,7 +40,9 @@ def show_plan(plan: Plan, console: Console, *, brief: bool = False) -> None:
     console.print(_settings_table(plan))
     if plan.mtp and not brief:
         console.print()
-        console.print(_mtp_line(plan))
+        console.print(_mtp_table(plan))
+        note = "expected gain in decode; acceptance is assumed until it is measured"
+        console.print(Text(note, style="dim"))
     if plan.alternatives and not brief:
         console.print()
         console.print(_alternatives_table(plan))
@@ -65,11 +67,16 @@ def show_comparison(plans: list[tuple[str, Plan]], console: Console) -> None:
             format_bytes(sum(device.weights_bytes for device in devices)),
             format_bytes(sum(device.total_bytes for device in devices)),
             f"{plan.settings.context:,}",
-            _number(speed.decode.expected) if speed else "?",
-            _number(speed.prefill.expected) if speed else "?",
+            _compared_rate(plan, speed.decode) if speed else "?",
+            _compared_rate(plan, speed.prefill) if speed else "?",
         )
     console.print(table)
     console.print(Text("decode and prefill in tokens/s, one stream", style="dim"))
+
+
+def _compared_rate(plan: Plan, rate: Estimate) -> str:
+    """What does not fit has no speed to compare."""
+    return _number(rate.expected) if plan.fits else "–"
 
 
 def machine_line(machine: Inventory) -> str:
@@ -93,7 +100,9 @@ def anatomy_line(model: ModelSpec) -> str:
 
 
 def plan_name(plan: Plan) -> str:
-    """What the model of a plan is called: its file's name without its ending."""
+    """What the model of a plan is called: its file's name without its ending, or its folder's."""
+    if plan.model.format != "gguf" and plan.model.name is not None:
+        return plan.model.name
     return model_name(PurePath(plan.model.files[0].location))
 
 
@@ -125,14 +134,22 @@ def _fits(plan: Plan) -> Text:
 
 def _speed_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     speed = plan.speed
-    if speed is None or speed.decode is None:
-        yield "speed", "unknown: measure this machine once with moestro hardware --measure"
+    if speed is None:
+        if plan.hardware.source == "this machine":
+            yield "speed", "unknown: measure this machine once with moestro hardware --measure"
+        else:
+            yield "speed", "unknown: too little is said of this machine's bandwidths"
         return
     ceiling = speed.decode_ceiling
     at_most = f", ceiling {_number(ceiling)}" if ceiling is not None else ""
-    yield "decode", f"{_range(speed.decode)} tokens/s, one stream{at_most} ({speed.decode.source})"
-    if speed.prefill is not None:
-        yield "prefill", f"{_range(speed.prefill)} tokens/s ({speed.prefill.source})"
+    drafts = ", before what drafts gain" if plan.settings.mtp_depth else ""
+    if not plan.fits:
+        yield "speed", "if it fitted:"
+    yield (
+        "decode",
+        f"{_range(speed.decode)} tokens/s, one stream{drafts}{at_most} ({speed.decode.source})",
+    )
+    yield "prefill", f"{_range(speed.prefill)} tokens/s ({speed.prefill.source})"
     workload = plan.workload
     seconds = plan.request_seconds
     if seconds is not None:
@@ -141,7 +158,7 @@ def _speed_lines(plan: Plan) -> Iterator[tuple[str, str]]:
             f"{workload.prompt_tokens:,} tokens in, {workload.output_tokens:,} out: "
             f"{seconds:.1f} s",
         )
-    if speed.streams > 1 and speed.decode_total is not None:
+    if speed.streams > 1:
         total = _range(speed.decode_total)
         yield "together", f"{total} tokens/s from {speed.streams} streams at once"
 
@@ -204,7 +221,7 @@ def setting_value(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _mtp_line(plan: Plan) -> Table:
+def _mtp_table(plan: Plan) -> Table:
     table = _table()
     table.add_column("MTP depth", justify="right", no_wrap=True)
     acceptances = sorted({gain.acceptance for gain in plan.mtp})
@@ -213,8 +230,6 @@ def _mtp_line(plan: Plan) -> Table:
     for depth in sorted({gain.depth for gain in plan.mtp}):
         gains = {gain.acceptance: gain.speedup for gain in plan.mtp if gain.depth == depth}
         table.add_row(str(depth), *(f"{gains[a]:.2f}×" if a in gains else "" for a in acceptances))
-    table.caption = "expected gain in decode; acceptance is assumed until it is measured"
-    table.caption_justify = "left"
     return table
 
 
@@ -236,13 +251,17 @@ def _decode_against(plan: Plan, other: Alternative) -> str:
         return "does not fit"
     if mine is None or theirs is None:
         return "?"
+    depth = other.trial.settings.mtp_depth
+    gains = [gain.speedup for gain in plan.mtp if gain.depth == depth]
+    if gains and depth != plan.settings.mtp_depth:
+        return f"{_number(theirs.expected)} × {min(gains):.2f}–{max(gains):.2f}"
     change = theirs.expected / mine.expected - 1
     return f"{_number(theirs.expected)} ({change:+.0%})"
 
 
 def _memory_against(plan: Plan, other: Alternative) -> tuple[str, str]:
     before = sum(device.total_bytes for device in plan.ledger.devices)
-    after = sum(device.total_bytes for device in other.trial.ledger.devices)
+    after = other.trial.total_bytes
     sign = "+" if after >= before else "−"
     return f"{sign}{format_bytes(abs(after - before))}", _moved(plan.settings, other.trial.settings)
 
@@ -266,9 +285,7 @@ def _moved(mine: Settings, theirs: Settings) -> str:
     return ", ".join(words)
 
 
-def _range(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "?"
+def _range(estimate: Estimate) -> str:
     low, high = _number(estimate.low), _number(estimate.high)
     return f"{_number(estimate.expected)} ({low}–{high})"
 

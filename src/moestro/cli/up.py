@@ -140,7 +140,7 @@ def _remember(prepared: Prepared, engine: Engine, first: FirstAnswer) -> None:
     from moestro.cli.planning import remember
 
     run = observation(prepared, engine.pid, first.answer)
-    trouble = remember(prepared.plan.hardware, run) if run is not None else None
+    trouble = remember(prepared.identity, run) if run is not None else None
     if trouble is not None:
         to_stderr(f"warning: {trouble.title}: {trouble.evidence}")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from moestro.model import ModelSpec
 from moestro.model.what_if import bits_per_weight, retyped
+from moestro.planning.placement import HOST
 from moestro.planning.planner import Planner, Trial
 from moestro.planning.settings import Settings
 from moestro.planning.wishes import Wishes
@@ -30,7 +31,7 @@ class Alternative:
             "change": self.change,
             "fits": self.trial.fits,
             "settings": self.trial.settings.to_json(),
-            "memory_bytes": {d.device: d.total_bytes for d in self.trial.ledger.devices},
+            "memory_bytes": dict(self.trial.takes_bytes),
             "decode_tokens_per_second": speed.decode.to_json() if speed else None,
             "prefill_tokens_per_second": (speed.prefill.to_json() if speed else None),
         }
@@ -86,10 +87,12 @@ def _nearest(planner: Planner, chosen: Trial) -> Iterator[str]:
         size = format_bytes(smaller.tensor_bytes)
         bits = bits_per_weight(smaller.tensor_bytes, smaller.parameters)
         yield f"a file in {smaller.quantization} ({size}, {bits:.1f} bits per weight) would fit"
-    for device, over in chosen.over_bytes.items():
-        if over:
-            where = "of free host memory" if device == "CPU" else f"on {device}"
-            yield f"{format_bytes(over)} more {where} would do"
+    short = [
+        f"{format_bytes(over)} more {'of free host memory' if device == HOST else f'on {device}'}"
+        for device, over in chosen.over_bytes.items()
+        if over
+    ]
+    yield f"{' and '.join(short)} would do"
 
 
 def largest_that_fits(planner: Planner, settings: Settings) -> ModelSpec | None:

@@ -9,6 +9,9 @@ from moestro.planning.placement import expert_blocks
 from moestro.planning.planner import Planner, Trial
 from moestro.units import format_bytes
 
+MOST_STREAMS = 256
+"""`LLAMA_MAX_SEQ`."""
+
 _QUANTIZED = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
 
 
@@ -26,13 +29,18 @@ def _memory(trial: Trial, nearest: Sequence[str]) -> Iterator[Finding]:
     short = {device: over for device, over in trial.over_bytes.items() if over}
     if not short:
         return
-    parts = []
-    for device in trial.ledger.devices:
-        if device.device in short:
-            needed, capacity = device.total_bytes, device.capacity_bytes
-            parts.append(
-                f"{device.device} needs {format_bytes(needed)} of {format_bytes(capacity)}"
-            )
+    takes = trial.takes_bytes
+    if trial.shared_bytes is not None:
+        parts = [
+            f"host and GPU share {format_bytes(trial.shared_bytes)}, "
+            f"{format_bytes(trial.total_bytes)} are needed"
+        ]
+    else:
+        parts = [
+            f"{d.device} needs {format_bytes(takes[d.device])} of {format_bytes(d.capacity_bytes)}"
+            for d in trial.ledger.devices
+            if d.device in short
+        ]
     fix = "; or ".join(nearest)
     yield Finding(
         Severity.FAIL,
@@ -81,6 +89,14 @@ def _contradictions(planner: Planner, trial: Trial) -> Iterator[Finding]:
             "A quantized cache needs flash attention",
             f"--cache-type {settings.cache_type_v} with --flash-attention off",
             "Leave --flash-attention out, or take --cache-type f16.",
+        )
+    if settings.parallel > MOST_STREAMS:
+        yield Finding(
+            Severity.FAIL,
+            "too-many-streams",
+            f"The engine takes at most {MOST_STREAMS} streams",
+            f"--parallel {settings.parallel}",
+            f"Ask for {MOST_STREAMS} or fewer; more requests wait for a free stream.",
         )
     if (wishes.gpu_layers or wishes.cpu_expert_layers) and not planner.gpu_bytes:
         option = "--gpu-layers" if wishes.gpu_layers else "--cpu-expert-layers"

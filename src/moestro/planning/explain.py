@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moestro.planning.placement import block_count, expert_blocks
+from moestro.planning.placement import HOST, block_count, expert_blocks
 from moestro.planning.planner import Planner, Streams, Trial
+from moestro.planning.search import split
 from moestro.planning.settings import Reason, Source
 from moestro.units import format_bytes
 
@@ -57,8 +58,10 @@ class _Explainer:
         settings = self.trial.settings
         if self.planner.wishes.ubatch is not None:
             return self.because("ubatch", ASKED, "user")
+        if not self.trial.fits or not self.planner.gpu_bytes:
+            return self.because("ubatch", "the engine's default", "assumed")
         if settings.ubatch == 512:
-            return self.because("ubatch", "the engine's default; no other is faster", "computed")
+            return self.because("ubatch", "no other makes a request 2 % faster", "computed")
         default = self.planner.best(settings.context, settings.parallel, ubatches=(512,))
         if not default.fits:
             return self.because("ubatch", "with 512 nothing fits", "computed")
@@ -71,10 +74,12 @@ class _Explainer:
     def cache_type(self) -> None:
         if self.planner.wishes.cache_type is not None:
             self.because("cache_type_k", ASKED, "user")
-        elif self.trial.settings.cache_type_k == "f16":
+        elif self.trial.settings.cache_type_k != "f16":
+            self.because("cache_type_k", "with f16 nothing fits", "computed")
+        elif self.trial.fits:
             self.because("cache_type_k", "the engine's own precision fits", "computed")
         else:
-            self.because("cache_type_k", "with f16 nothing fits", "computed")
+            self.because("cache_type_k", "nothing fits; the engine's default", "assumed")
 
     def flash_attention(self) -> None:
         asked = self.planner.wishes.flash_attention is not None
@@ -106,17 +111,21 @@ class _Explainer:
                 "cpu_expert_layers", "without a GPU all are on the host", "computed"
             )
         if not settings.cpu_expert_layers:
-            return self.because("cpu_expert_layers", "all experts fit the GPU", "computed")
+            every = (settings.gpu_layers or 0) > block_count(self.planner.model)
+            which = "all experts" if every else "those of the layers on it"
+            return self.because("cpu_expert_layers", f"{which} fit the GPU", "computed")
         fewer = self._over(cpu_expert_layers=settings.cpu_expert_layers - 1)
         why = f"of {with_experts}; one fewer {fewer}"
         return self.because("cpu_expert_layers", why, "computed")
 
     def _over(self, **change: int) -> str:
-        """By how much the GPUs would be short with one setting moved."""
-        trial = self.planner.trial(replace(self.trial.settings, **change))  # type: ignore[arg-type]
-        short = {device: over for device, over in trial.over_bytes.items() if over}
+        """By how much a GPU would be short with one setting moved."""
+        moved = replace(self.trial.settings, **change)  # type: ignore[arg-type]
+        shares = split(self.planner.model, moved, self.planner.gpu_bytes)
+        trial = self.planner.trial(replace(moved, tensor_split=shares))
+        short = {name: over for name, over in trial.over_bytes.items() if over and name != HOST}
         if not short:
-            return "gains nothing"
+            return "would not be faster" if self.trial.fits else "would not help"
         device = max(short, key=lambda name: short[name])
         return f"would be {format_bytes(short[device])} too much for {device}"
 

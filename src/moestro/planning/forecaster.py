@@ -16,7 +16,7 @@ from moestro.planning.placement import HOST, Placement, gpu_name
 from moestro.planning.pricing import seconds_of
 from moestro.planning.rates import KernelRates
 from moestro.planning.recipe import Recipes
-from moestro.planning.roofline import Where, assumed_range, assumed_rates
+from moestro.planning.roofline import ASSUMED, Where, assumed_range, assumed_rates
 from moestro.planning.settings import Settings
 from moestro.planning.speed import RESIDUAL, Forecaster, StepCost, label
 from moestro.planning.traffic import read_bytes
@@ -91,15 +91,6 @@ class MachineSpeed:
         """The same machine, another model."""
         return replace(self, model=model)
 
-    @cached_property
-    def rates(self) -> Mapping[str, KernelRates] | None:
-        """None where a device's speed is neither measured nor to be had from its bandwidth."""
-        names = {HOST, *(gpu_name(number) for number in range(len(self.inventory.gpus)))}
-        if names <= set(self.measured):
-            return self.measured
-        assumed = assumed_rates(self.inventory, self.model)
-        return None if assumed is None else {**assumed, **self.measured}
-
     def request_seconds(
         self, settings: Settings, placement: Placement, workload: Workload
     ) -> float | None:
@@ -109,10 +100,10 @@ class MachineSpeed:
         if steps is None:
             return None
         decode = steps.decode_seconds(workload.depth, 1)
-        if decode.unknown:
-            return None
         reading = steps.prompt_seconds(workload.prompt_tokens)
-        return None if reading is None else reading + workload.output_tokens * decode.seconds
+        if decode.unknown or reading is None:
+            return None
+        return reading + workload.output_tokens * decode.seconds
 
     def forecast(
         self, settings: Settings, placement: Placement, workload: Workload, *, alone: bool = False
@@ -125,9 +116,8 @@ class MachineSpeed:
         name, seen = self.model.architecture, self.residuals
         return replace(
             speed,
-            decode=corrected(speed.decode, seen.decode, name),
-            decode_total=corrected(speed.decode_total, seen.decode, name),
-            prefill=corrected(speed.prefill, seen.prefill, name),
+            decode=corrected(speed.decode, seen, name),
+            decode_total=corrected(speed.decode_total, seen, name),
         )
 
     def raw(
@@ -137,22 +127,18 @@ class MachineSpeed:
         steps = self._steps(settings, placement)
         if steps is None:
             return None
-        depth, streams = workload.depth, workload.parallel
+        depth, streams = workload.depth, 1 if alone else workload.parallel
         one = steps.decode_seconds(depth, 1)
-        if one.unknown:
-            return None
-        streams = 1 if alone else streams
-        several = steps.decode_seconds(depth, streams).seconds if streams > 1 else one.seconds
         reading = steps.prompt_seconds(workload.prompt_tokens)
-        if reading is None:
+        if one.unknown or reading is None:
             return None
-        prefill = workload.prompt_tokens / reading
+        several = steps.decode_seconds(depth, streams).seconds if streams > 1 else one.seconds
         return Speed(
-            decode=self._estimate(1 / one.seconds, settings, placement, prefill=False),
-            decode_total=self._estimate(streams / several, settings, placement, prefill=False),
+            decode=_estimate(1 / one.seconds, steps, prefill=False),
+            decode_total=_estimate(streams / several, steps, prefill=False),
             streams=streams,
-            prefill=self._estimate(prefill, settings, placement, prefill=True),
-            decode_ceiling=self._ceiling(settings, placement, depth),
+            prefill=_estimate(workload.prompt_tokens / reading, steps, prefill=True),
+            decode_ceiling=_ceiling(steps, depth),
         )
 
     def mtp_gains(
@@ -161,34 +147,53 @@ class MachineSpeed:
         """(1 + Σᵢ aⁱ) · t(1) / (t_verify(n + 1) + n · t_draft) for each depth n and acceptance a.
 
         t_verify grows with the experts that n + 1 tokens touch; t_draft is one pass through the
-        MTP block and the output head.
+        MTP block and the output head. Empty where a part of it is unknown.
         """
         steps = self._steps(settings, placement)
         if steps is None or not self.model.mtp_layers:
             return ()
         depth = workload.depth
-        plain = steps.decode_seconds(depth, 1).seconds
+        plain = steps.decode_seconds(depth, 1)
         draft = steps.draft_seconds(depth)
+        if plain.unknown or draft is None:
+            return ()
         gains = []
         for count in MTP_DEPTHS:
             verify = steps.step(Pass(count + 1, 1, depth, count + 1)).seconds
             for acceptance in MTP_ACCEPTANCES:
                 tokens = 1 + sum(acceptance**place for place in range(1, count + 1))
-                gain = tokens * plain / (verify + count * draft)
+                gain = tokens * plain.seconds / (verify + count * draft)
                 gains.append(MtpGain(count, acceptance, gain))
         return tuple(gains)
 
-    def _steps(self, settings: Settings, placement: Placement) -> _Steps | None:
-        if self.rates is None:
-            return None
-        return _Steps(self, self.rates, settings, placement)
+    def rates(self, threads: int) -> Mapping[str, KernelRates] | None:
+        """None where a device's speed is neither measured (the host's with as many threads) nor to
+        be had from its bandwidth."""
+        if threads not in self._rates:
+            self._rates[threads] = self._rates_with(threads)
+        return self._rates[threads]
 
-    def price(self, operation: Operation, device: str, memory_share: float) -> float | None:
+    def _rates_with(self, threads: int) -> Mapping[str, KernelRates] | None:
+        usable = {
+            name: rates
+            for name, rates in self.measured.items()
+            if name != HOST or rates.threads == threads
+        }
+        names = {HOST, *(gpu_name(number) for number in range(len(self.inventory.gpus)))}
+        if names <= set(usable):
+            return usable
+        cpu = self.inventory.cpu
+        fewer = replace(cpu, usable_cores=min(threads, cpu.usable_cores))
+        assumed = assumed_rates(replace(self.inventory, cpu=fewer), self.model)
+        return None if assumed is None else {**assumed, **usable}
+
+    def price(
+        self, operation: Operation, device: str, rates: KernelRates, memory_share: float
+    ) -> float | None:
         """Seconds of one operation on a device, worked out once."""
-        key = (operation, device, round(memory_share, 3))
+        key = (operation, device, rates.threads, round(memory_share, 3))
         if key not in self._prices:
-            assert self.rates is not None
-            self._prices[key] = seconds_of(operation, self.rates[device], memory_share)
+            self._prices[key] = seconds_of(operation, rates, memory_share)
         return self._prices[key]
 
     @cached_property
@@ -196,32 +201,16 @@ class MachineSpeed:
         return Recipes(self.model)
 
     @cached_property
-    def _prices(self) -> dict[tuple[Operation, str, float], float | None]:
+    def _rates(self) -> dict[int, Mapping[str, KernelRates] | None]:
         return {}
 
-    def _ceiling(self, settings: Settings, placement: Placement, depth: int) -> float | None:
-        """One token needs its bytes from each device in turn, so their times add up."""
-        seconds = 0.0
-        for device, size_bytes in read_bytes(self.model, settings, placement, depth).items():
-            best = (self.rates or {})[device].best_bytes_per_second
-            if best is None:
-                return None
-            seconds += size_bytes / best
-        return 1 / seconds if seconds else None
+    @cached_property
+    def _prices(self) -> dict[tuple[Operation, str, int, float], float | None]:
+        return {}
 
-    def _estimate(
-        self, rate: float, settings: Settings, placement: Placement, *, prefill: bool
-    ) -> Estimate:
-        """The least certain device in use decides how wide the range is. Rates that were measured
-        with another number of threads are scaled with it, and no longer count as measured."""
-        host = self.measured.get(HOST)
-        if host is not None and all(device in self.measured for device in placement.devices):
-            if host.threads == settings.threads:
-                low = rate / (1 + RESIDUAL) / host.load
-                return Estimate(rate, low, rate * (1 + RESIDUAL), "computed")
-            rate *= min(settings.threads / host.threads, 1.0)
-        low, high = assumed_range(prefill, _where(placement))
-        return Estimate(rate, rate * low, rate * high, "assumed")
+    def _steps(self, settings: Settings, placement: Placement) -> _Steps | None:
+        rates = self.rates(settings.threads)
+        return None if rates is None else _Steps(self, rates, settings, placement)
 
 
 class _Steps(Forecaster):
@@ -229,9 +218,12 @@ class _Steps(Forecaster):
     batches where the engine computes them. Adds operations up before it prices them."""
 
     def __init__(
-        self, machine: MachineSpeed, rates: Mapping[str, KernelRates], settings: Settings,
+        self,
+        machine: MachineSpeed,
+        rates: Mapping[str, KernelRates],
+        settings: Settings,
         placement: Placement,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(machine.model, settings, rates, placement)
         self.machine = machine
         self.types = (settings.cache_type_k.upper(), settings.cache_type_v.upper())
@@ -253,34 +245,59 @@ class _Steps(Forecaster):
         if rest == 0:
             whole, rest = whole - 1, size
         last = self.step(Pass(rest, 1, depth + whole * size, 1))
-        middle = (
-            self.step(Pass(size, 1, depth + max(whole - 1, 0) * size // 2, 0)) if whole else last
-        )
-        return None if last.unknown else whole * middle.seconds + last.seconds
+        if last.unknown:
+            return None
+        if not whole:
+            return last.seconds
+        middle = self.step(Pass(size, 1, depth + (whole - 1) * size // 2, 0))
+        return whole * middle.seconds + last.seconds
 
-    def draft_seconds(self, depth: int) -> float:
-        """One pass of one token through the MTP block and the output head."""
-        seconds, _ = self._priced(Pass(1, 1, depth, 1), mtp=True)
-        return sum(seconds.values()) + self.rates[HOST].step
+    def draft_seconds(self, depth: int) -> float | None:
+        """One pass of one token through the MTP block and the output head; None where a part of it
+        was never measured."""
+        seconds, unknown = self._priced(Pass(1, 1, depth, 1), mtp=True)
+        return None if unknown else sum(seconds.values()) + self.rates[HOST].step
 
     def _priced(
         self, batch: Pass, *, mtp: bool = False
     ) -> tuple[defaultdict[str, float], set[str]]:
         kinds: defaultdict[str, float] = defaultdict(float)
         unknown: set[str] = set()
-        where = computing_device(self.placement, batch.tokens)
+        offloads = bool(self.machine.inventory.gpus)
+        where = computing_device(self.placement, batch.tokens, offloads=offloads)
         shares = {
-            device: self.rates[device].memory_share(self._weights[device])
-            for device in self.placement.devices
+            device: rates.memory_share(self._weights[device])
+            for device, rates in self.rates.items()
         }
         listed = self.machine.recipes.of(batch, *self.types, mtp=mtp)
         for operation, device, count in listed.on_devices(where):
-            seconds = self.machine.price(operation, device, shares[device])
+            seconds = self.machine.price(operation, device, self.rates[device], shares[device])
             if seconds is None:
                 unknown.add(label(operation))
             else:
                 kinds[label(operation)] += seconds * count
         return kinds, unknown
+
+
+def _ceiling(steps: _Steps, depth: int) -> float | None:
+    """One token needs its bytes from each device in turn, so their times add up."""
+    seconds = 0.0
+    listed = read_bytes(steps.model, steps.settings, steps.placement, depth)
+    for device, size_bytes in listed.items():
+        best = steps.rates[device].best_bytes_per_second
+        if best is None:
+            return None
+        seconds += size_bytes / best
+    return 1 / seconds if seconds else None
+
+
+def _estimate(rate: float, steps: _Steps, *, prefill: bool) -> Estimate:
+    """The least certain device in use decides how wide the range is."""
+    if any(steps.rates[device].measured_at == ASSUMED for device in steps.placement.devices):
+        low, high = assumed_range(prefill, _where(steps.placement))
+        return Estimate(rate, rate * low, rate * high, "assumed")
+    low = rate / (1 + RESIDUAL) / steps.rates[HOST].load
+    return Estimate(rate, low, rate * (1 + RESIDUAL), "computed")
 
 
 def _where(placement: Placement) -> Where:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from moestro.model import ModelSpec
 from moestro.model.what_if import bits_per_weight, retyped
 from moestro.planning.planner import Planner, Trial
+from moestro.planning.settings import Settings
 
 TYPES = ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K")
 FIRST_CONTEXT = 2048
@@ -27,9 +28,10 @@ class Point:
     trial: Trial
 
 
-def frontier(planner: Planner, parallel: int, plan_context: int) -> Iterator[Point]:
-    """The best trial for each size and context, also where it does not fit."""
-    contexts = _contexts(planner.model, plan_context)
+def frontier(planner: Planner, plan: Settings) -> Iterator[Point]:
+    """The best trial for each size and context, with the plan's streams and ubatch; also where it
+    does not fit."""
+    contexts = _contexts(planner.model, plan.context)
     sizes = [(_own_label(planner.model), True, planner.model)]
     if planner.model.format == "gguf":
         sizes += [(name, False, retyped(planner.model, name)) for name in TYPES]
@@ -37,7 +39,7 @@ def frontier(planner: Planner, parallel: int, plan_context: int) -> Iterator[Poi
         sized = planner if actual else planner.with_model(model)
         bits = bits_per_weight(model.tensor_bytes, model.parameters)
         for context in contexts:
-            trial = sized.best(context, parallel, ubatches=(512,))
+            trial = sized.best(context, plan.parallel, ubatches=(plan.ubatch,))
             yield Point(label, actual, model.tensor_bytes, bits, context, trial)
 
 

@@ -349,7 +349,7 @@ class _Book:
 def bound_lines(model: ModelSpec, settings: Settings) -> list[Line]:
     """What the engine may come to hold on the host, up to the bounds it is given."""
     prompts = settings.prompt_cache_bytes
-    lines = [Line(HOST, "other", "prompt cache", prompts, "user", "a bound", resident=False)]
+    lines = [Line(HOST, "other", "prompt cache", prompts, "computed", "a bound", resident=False)]
     layers = model.trunk_layers
     if settings.context_checkpoints and layers is not None:
         one = kv.state_bytes(layers) + kv.window_bytes(

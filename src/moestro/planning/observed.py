@@ -9,12 +9,13 @@ and their range is widened until it holds nine of ten of the ratios seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from moestro.planning.estimate import Estimate
+from moestro.planning.settings import Source
 
 PRIOR_RUNS = 2
 """One run moves a forecast by a third of its ratio, four by two thirds."""
@@ -31,7 +32,9 @@ class Observation:
     """One run. Rates in tokens per second, `memory` bytes of the engine's process on the host.
 
     `at` is an ISO date and time. None where nothing was predicted or observed. The prediction is
-    the one for the run's own prompt and answer, before any earlier observation was applied.
+    the one for the run's own prompt and answer, before any earlier observation was applied;
+    `source` is what it rested on (computed from measured rates, or assumed): ratios against the one
+    say nothing about the other.
     """
 
     at: str
@@ -39,8 +42,7 @@ class Observation:
     architecture: str
     decode_predicted: float | None = None
     decode_observed: float | None = None
-    prefill_predicted: float | None = None
-    prefill_observed: float | None = None
+    source: Source | None = None
     memory_predicted_bytes: int | None = None
     memory_observed_bytes: int | None = None
 
@@ -61,28 +63,26 @@ def observations(stored: Any) -> tuple[Observation, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """Ratios observed / predicted with the architecture each was seen on."""
+    """Ratios observed / predicted of decoding: (architecture, source of the prediction, ratio)."""
 
-    decode: tuple[tuple[str, float], ...] = ()
-    prefill: tuple[tuple[str, float], ...] = ()
+    decode: tuple[tuple[str, Source, float], ...] = ()
 
     @staticmethod
     def of(runs: Iterable[Observation]) -> Residuals:
-        decode: list[tuple[str, float]] = []
-        prefill: list[tuple[str, float]] = []
+        found = []
         for run in runs:
-            for predicted, observed, into in (
-                (run.decode_predicted, run.decode_observed, decode),
-                (run.prefill_predicted, run.prefill_observed, prefill),
-            ):
-                if predicted and observed and SANE[0] < observed / predicted < SANE[1]:
-                    into.append((run.architecture, observed / predicted))
-        return Residuals(tuple(decode), tuple(prefill))
+            predicted, observed = run.decode_predicted, run.decode_observed
+            if predicted and observed and run.source is not None:
+                ratio = observed / predicted
+                if SANE[0] < ratio < SANE[1]:
+                    found.append((run.architecture, run.source, ratio))
+        return Residuals(tuple(found))
 
 
-def corrected(estimate: Estimate, seen: Sequence[tuple[str, float]], architecture: str) -> Estimate:
-    """`estimate` after the ratios `seen`; the same object where there are none."""
-    ratios = [ratio for name, ratio in seen if name == architecture] or [r for _, r in seen]
+def corrected(estimate: Estimate, seen: Residuals, architecture: str) -> Estimate:
+    """`estimate` after the ratios `seen`; the same object where none applies."""
+    alike = [(name, ratio) for name, source, ratio in seen.decode if source == estimate.source]
+    ratios = [ratio for name, ratio in alike if name == architecture] or [r for _, r in alike]
     if not ratios:
         return estimate
     weight = len(ratios) / (len(ratios) + PRIOR_RUNS)

@@ -58,6 +58,7 @@ AskEngine = Callable[[Settings], EngineMemory | None]
 class Trial:
     """Settings with their memory; speed is worked out when it is asked for.
 
+    `shared_bytes` is the memory that host and GPUs share, None where each has its own.
     `corrections` are bytes that the engine's dry run of other settings had above the formula, by
     device; they are in `over_bytes`, not in the ledger.
     """
@@ -68,18 +69,34 @@ class Trial:
     forecaster: MachineSpeed
     workload: Workload
     corrections: Mapping[str, int] = field(default_factory=dict)
+    shared_bytes: int | None = None
+
+    @cached_property
+    def takes_bytes(self) -> dict[str, int]:
+        """What each device holds, as far as is known: the engine's figures or the corrected
+        formula's."""
+        return {
+            device.device: device.total_bytes + self.corrections.get(device.device, 0)
+            for device in self.ledger.devices
+        }
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.takes_bytes.values())
 
     @cached_property
     def over_bytes(self) -> dict[str, int]:
-        """By how much each device of known size is short; 0 where it is not."""
-        return {
-            device.device: max(
-                device.total_bytes + self.corrections.get(device.device, 0) - device.capacity_bytes,
-                0,
-            )
+        """By how much each device of known size is short; 0 where it is not. Where GPUs share the
+        host's memory, the host is short too if all of them together take more than there is."""
+        takes = self.takes_bytes
+        over = {
+            device.device: max(takes[device.device] - device.capacity_bytes, 0)
             for device in self.ledger.devices
             if device.capacity_bytes is not None
         }
+        if self.shared_bytes is not None:
+            over[HOST] = max(over.get(HOST, 0), self.total_bytes - self.shared_bytes)
+        return over
 
     @cached_property
     def fits(self) -> bool:
@@ -143,7 +160,7 @@ class Planner:
 
     def _like(self, model: ModelSpec, wishes: Wishes) -> Planner:
         other = Planner(model, self.machine, wishes, self.forecaster.for_model(model))
-        other.corrections = self.corrections
+        other.corrections = dict(self.corrections)
         return other
 
     def decide(self) -> tuple[Trial, Streams]:
@@ -151,20 +168,31 @@ class Planner:
         engine's own figures. It does not fit only if nothing does."""
         streams = self.streams()
         found = self.best(streams.context, streams.parallel)
-        for number in range(ROUNDS if self.ask_engine is not None else 0):
+        confirmed: list[tuple[Trial, Streams]] = []
+        for _ in range(ROUNDS if self.ask_engine is not None else 0):
             assert self.ask_engine is not None
             says = self.ask_engine(found.settings)
             if says is None:
                 break
-            confirmed = self.trial(found.settings, says)
-            self.corrections = _differences(found.ledger, confirmed.ledger)
-            if number == ROUNDS - 1:
-                return confirmed, streams
+            trial = self.trial(found.settings, says)
+            confirmed.append((trial, streams))
+            self._learn(found.ledger, trial.ledger)
+            if not trial.fits:  # what nobody asked for gives way first
+                streams = self.streams()
             again = self.best(streams.context, streams.parallel)
-            if again.settings == found.settings:
-                return confirmed, streams
+            if _without_bounds(again.settings) == _without_bounds(found.settings):
+                break
             found = again
-        return found, streams
+        fitting = [pair for pair in confirmed if pair[0].fits]
+        if fitting:
+            return min(fitting, key=lambda pair: pair[0].request_seconds or 0.0)
+        return confirmed[-1] if confirmed else (found, streams)
+
+    def _learn(self, formula: Ledger, engine: Ledger) -> None:
+        """Keeps by how much the engine was above the formula: the most that it ever was."""
+        for device, size_bytes in _differences(formula, engine).items():
+            known = self.corrections.get(device, size_bytes)
+            self.corrections[device] = max(known, size_bytes)
 
     def best(self, context: int, parallel: int, *, ubatches: tuple[int, ...] = UBATCHES) -> Trial:
         """The fastest placement that fits, for this context and number of streams."""
@@ -191,14 +219,17 @@ class Planner:
         settings = replace(settings, prompt_cache_bytes=0, context_checkpoints=0)
         placement = place(self.model, settings, self.gpu_bytes)
         bare = ledger(self.model, settings, self.inventory, placement, engine)
-        settings = self._bounded(settings, bare)
+        learned = {} if engine is not None else self.corrections
+        settings = self._bounded(settings, bare, learned)
+        memory = self.inventory.memory
         return Trial(
             settings,
             placement,
             bare.with_host_lines(bound_lines(self.model, settings)),
             self.forecaster,
             self.workload(settings),
-            {} if engine is not None else self.corrections,
+            learned,
+            memory.available_bytes if memory.unified else None,
         )
 
     def workload(self, settings: Settings) -> Workload:
@@ -273,15 +304,16 @@ class Planner:
     def _share(self, trial: Trial) -> float:
         """The cache as a part of all memory that the weights leave."""
         devices = trial.ledger.devices
-        memory = sum(device.capacity_bytes or 0 for device in devices)
+        memory = trial.shared_bytes or sum(device.capacity_bytes or 0 for device in devices)
         left = memory - sum(device.weights_bytes for device in devices)
         cache = sum(device.cache_bytes for device in devices)
         return cache / left if left > 0 else float("inf")
 
-    def _bounded(self, settings: Settings, bare: Ledger) -> Settings:
+    def _bounded(self, settings: Settings, bare: Ledger, learned: Mapping[str, int]) -> Settings:
         """With bounds for prompt cache and checkpoints, out of what host memory is left."""
-        host = next(device for device in bare.devices if device.device == HOST)
-        left = (host.capacity_bytes or 0) - host.total_bytes - self.corrections.get(HOST, 0)
+        memory = self.inventory.memory
+        takes = {d.device: d.total_bytes + learned.get(d.device, 0) for d in bare.devices}
+        left = memory.available_bytes - (sum(takes.values()) if memory.unified else takes[HOST])
         state_bytes = self.checkpoint_bytes(settings)
         return replace(
             settings,
@@ -300,18 +332,18 @@ class Planner:
 
 
 def _within(inventory: Inventory, budget_bytes: int | None) -> Inventory:
-    """The machine with no more memory than the budget: on each GPU, or on a host without any."""
-    if budget_bytes is None:
-        return inventory
-    if not inventory.gpus:
-        memory = inventory.memory
-        available = min(memory.available_bytes, budget_bytes)
-        return replace(inventory, memory=replace(memory, available_bytes=available))
-    gpus = tuple(
-        replace(gpu, free_bytes=min(capacity, budget_bytes))
-        for gpu, capacity in zip(inventory.gpus, gpu_capacities(inventory), strict=True)
-    )
-    return replace(inventory, gpus=gpus)
+    """The machine with no more memory than the budget: on each GPU, or on a host without any. A
+    GPU that shares the host's memory has no more of it than is free."""
+    memory = inventory.memory
+    if budget_bytes is not None and (not inventory.gpus or memory.unified):
+        memory = replace(memory, available_bytes=min(memory.available_bytes, budget_bytes))
+    gpus = []
+    for gpu in inventory.gpus:
+        known = gpu.memory_bytes if gpu.free_bytes is None else gpu.free_bytes
+        limits = [known, budget_bytes, memory.available_bytes if gpu.shared else None]
+        free = min((bound for bound in limits if bound is not None), default=None)
+        gpus.append(replace(gpu, free_bytes=free))
+    return replace(inventory, memory=memory, gpus=tuple(gpus))
 
 
 def gpu_capacities(inventory: Inventory) -> tuple[int, ...]:
@@ -320,6 +352,10 @@ def gpu_capacities(inventory: Inventory) -> tuple[int, ...]:
         (gpu.memory_bytes or 0) if gpu.free_bytes is None else gpu.free_bytes
         for gpu in inventory.gpus
     )
+
+
+def _without_bounds(settings: Settings) -> Settings:
+    return replace(settings, prompt_cache_bytes=0, context_checkpoints=0)
 
 
 def _differences(formula: Ledger, engine: Ledger) -> dict[str, int]:

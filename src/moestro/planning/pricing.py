@@ -17,7 +17,10 @@ from moestro.planning.work import (
 
 SMALL_ELEMENTS = 512 * 512
 LARGE_ELEMENTS = 2048 * 2048
-"""Sizes of the matrices that `TypeRates.small` and `.dense` were measured with."""
+SMALL_EXPERT_ELEMENTS = 512 * 256
+LARGE_EXPERT_ELEMENTS = 2048 * 768
+"""Sizes of the matrices that `TypeRates.small`, `.dense`, `.experts_small` and `.experts` were
+measured with."""
 
 MANY_COLUMNS = 16
 """From here on weights are used so often that it matters little where they come from."""
@@ -63,10 +66,7 @@ def _product(operation: Product, rates: KernelRates, memory_share: float) -> flo
         return None
     columns = operation.columns
     large = _blend(kind.dense_cached, kind.dense, columns, memory_share)
-    place = math.log(operation.elements / SMALL_ELEMENTS) / math.log(
-        LARGE_ELEMENTS / SMALL_ELEMENTS
-    )
-    place = min(max(place, 0.0), 1.0)
+    place = _between(operation.elements, SMALL_ELEMENTS, LARGE_ELEMENTS)
     rate = kind.small.at(columns) * (1 - place) + large * place
     return operation.elements * rate
 
@@ -75,11 +75,20 @@ def _experts(operation: ExpertProduct, rates: KernelRates, memory_share: float) 
     kind = rates.types.get(operation.type)
     if kind is None:
         return None
+    place = _between(operation.elements, SMALL_EXPERT_ELEMENTS, LARGE_EXPERT_ELEMENTS)
     total = 0.0
     for rows, chance in rows_per_expert(operation.tokens, operation.used, operation.count):
         rate = _blend(kind.experts_cached, kind.experts, rows, memory_share)
+        if kind.experts_small is not None:
+            rate = kind.experts_small.at(rows) * (1 - place) + rate * place
         total += operation.count * chance * rate
     return operation.elements * total
+
+
+def _between(elements: int, small: int, large: int) -> float:
+    """Where a size lies between two others, on a scale of ratios: 0 to 1."""
+    place = math.log(elements / small) / math.log(large / small)
+    return min(max(place, 0.0), 1.0)
 
 
 @lru_cache(maxsize=512)

@@ -44,7 +44,8 @@ class TypeRates:
 
     `dense` over the number of columns, with large matrices that come from memory; `dense_cached`
     the same from the processor's cache; `small` with matrices of 512 x 512. `experts` over the rows
-    that one expert gets, in a product that picks experts.
+    that one expert gets, in a product that picks experts; `experts_small` likewise, with experts of
+    512 x 256.
     """
 
     dense: Curve
@@ -54,6 +55,7 @@ class TypeRates:
     experts_cached: Curve
     bytes_per_element: float
     repacked: bool
+    experts_small: Curve | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class KernelRates:
                     "small": rates.small.points,
                     "experts": rates.experts.points,
                     "experts_cached": rates.experts_cached.points,
+                    "experts_small": rates.experts_small.points if rates.experts_small else None,
                     "bytes_per_element": rates.bytes_per_element,
                     "repacked": rates.repacked,
                 }
@@ -226,6 +229,7 @@ def type_rates(entry: Mapping[str, Any]) -> TypeRates:
         experts_cached=Curve.of(entry["experts_cached"]),
         bytes_per_element=float(entry["bytes_per_element"]),
         repacked=bool(entry["repacked"]),
+        experts_small=Curve.of(entry["experts_small"]) if entry.get("experts_small") else None,
     )
 
 

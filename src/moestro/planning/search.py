@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from moestro.model import ModelSpec, Role
-from moestro.planning.placement import block_count, expert_blocks, is_routed_expert
+from moestro.planning.placement import HOST, block_count, expert_blocks, is_routed_expert
 from moestro.planning.settings import CacheType, Settings
 
 UBATCHES = (512, 1024, 2048, 256, 128)
@@ -96,12 +96,12 @@ def _placed(
 
     all_layers = blocks + 1
     if space.gpu_layers is not None and space.cpu_expert_layers is not None:
-        return at(space.gpu_layers, space.cpu_expert_layers)
+        return at(min(space.gpu_layers, all_layers), min(space.cpu_expert_layers, with_experts))
     if space.gpu_layers is not None:
-        layers = space.gpu_layers
+        layers = min(space.gpu_layers, all_layers)
         return _first_fit(range(with_experts + 1), lambda count: at(layers, count))
     if space.cpu_expert_layers is not None:
-        on_host = space.cpu_expert_layers
+        on_host = min(space.cpu_expert_layers, with_experts)
         return _first_fit(range(all_layers, -1, -1), lambda layers: at(layers, on_host))
     experts_first = _first_fit(range(with_experts + 1), lambda count: at(all_layers, count))
     if _fits_gpus(experts_first):
@@ -175,7 +175,7 @@ def _block_bytes(model: ModelSpec, settings: Settings) -> list[float]:
 
 
 def _fits_gpus(trial: Trial) -> bool:
-    return not any(over for device, over in trial.over_bytes.items() if device != "CPU")
+    return not any(over for device, over in trial.over_bytes.items() if device != HOST)
 
 
 def _on_host(trial: Trial) -> tuple[int, int]:

@@ -19,8 +19,9 @@ class Settings:
     `cpu_expert_layers` counts the blocks *with routed experts*, from the first one on, whose
     experts stay in host memory although the block is on a GPU; blocks without experts in front of
     them do not count. `tensor_split` gives each GPU's share of the blocks on GPUs; None splits by
-    free memory. `expert_cache_bytes` is the size, on each GPU, of the cache for experts that stay
-    in host memory. `cache_on_host` keeps the KV cache in host memory.
+    free memory. `expert_cache_bytes` is the size, on all GPUs together, of the cache for experts
+    that stay in host memory; the engine shares it among the GPUs like the blocks. `cache_on_host`
+    keeps the KV cache in host memory.
 
     Bounds. `prompt_cache_bytes` bounds the engine's prompt cache on the host;
     `context_checkpoints` counts the copies of a slot's state that it may keep.

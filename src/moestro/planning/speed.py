@@ -21,8 +21,9 @@ SERVER_SECONDS = 60e-6
 MASK_SECONDS = 0.4e-9
 """For each query and cell, the host fills one value of the attention mask."""
 
-RESIDUAL = 0.12
-"""Half of the range, relative, until forecasts on this machine were compared with what came."""
+RESIDUAL = 0.20
+"""Half of the range, relative, until forecasts on this machine were compared with what came: nine of
+ten forecasts of `bench/planner/speed_error.py` were as near as that."""
 
 
 @dataclass(frozen=True, slots=True)

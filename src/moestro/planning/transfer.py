@@ -24,14 +24,15 @@ CROSSING_SECONDS = 30e-6
 """One change of device: wait for it, copy the activations, start the next."""
 
 
-def computing_device(placement: Placement, tokens: int) -> Where:
-    """Which device computes with a tensor in a pass of `tokens` tokens."""
+def computing_device(placement: Placement, tokens: int, *, offloads: bool) -> Where:
+    """Which device computes with a tensor in a pass of `tokens` tokens; `offloads` where there is a
+    GPU, whether or not it holds any weights."""
     first = gpu_name(0)
+    large = offloads and tokens >= OFFLOAD_TOKENS
 
     def where(tensor: TensorInfo) -> str:
         device = placement.device_of(tensor)
-        offloads = tokens >= OFFLOAD_TOKENS and len(placement.devices) > 1
-        if device == HOST and offloads and _is_block_matrix(tensor):
+        if device == HOST and large and _is_block_matrix(tensor):
             return first
         return device
 
@@ -44,7 +45,7 @@ def _is_block_matrix(tensor: TensorInfo) -> bool:
 
 def copied_bytes(model: ModelSpec, placement: Placement, tokens: int) -> float:
     """Weights that a pass of `tokens` tokens copies to the first GPU."""
-    if tokens < OFFLOAD_TOKENS or len(placement.devices) == 1:
+    if tokens < OFFLOAD_TOKENS:
         return 0.0
     experts = model.experts
     chosen = 1 - (1 - experts.used / experts.count) ** tokens if experts else 1.0
@@ -65,7 +66,7 @@ def offload_seconds(
 
     A GPU that shares the host's memory gets a copy too, within that memory.
     """
-    size = copied_bytes(model, placement, tokens)
+    size = copied_bytes(model, placement, tokens) if inventory.gpus else 0.0
     if size == 0:
         return 0.0
     gpu = inventory.gpus[0]

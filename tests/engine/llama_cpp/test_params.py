@@ -172,3 +172,35 @@ def test_an_error_survives_the_pipe(error: EngineError):
     again = failure_of(json.loads(json.dumps({"event": "failed", **error.to_json()})))
     assert type(again) is type(error)
     assert again.to_json() == error.to_json()
+
+
+def test_placement(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("moestro.engine.llama_cpp.params.read_model", lambda _path: None)
+    monkeypatch.setattr("moestro.engine.llama_cpp.params.expert_blocks", lambda _model: [3, 4, 7])
+    params = build(
+        accelerated=True,
+        gpu_layers=99,
+        cpu_expert_layers=2,
+        tensor_split=(3.0, 1.0),
+        expert_cache_bytes=5 * MIB,
+        cache_on_host=True,
+        flash_attention="off",
+    )
+    first, second = params.tensor_buft_overrides.split(",")
+    assert first == r"blk\.3\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
+    assert second.startswith(r"blk\.4\.")
+    assert params.tensor_split[:3] == [3.0, 1.0, 0.0]
+    assert params.moe_cache_size == 5 * MIB
+    assert params.no_kv_offload is True
+    assert params.flash_attn_type == xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+
+
+def test_a_host_without_gpus_is_told_nothing_of_them():
+    params = build(cpu_expert_layers=2, tensor_split=(1.0, 1.0), expert_cache_bytes=MIB)
+    assert params.tensor_buft_overrides == ""
+    assert params.moe_cache_size == 0
+
+
+def test_too_many_gpus():
+    with pytest.raises(EngineStartFailed, match="at most 128"):
+        build(accelerated=True, tensor_split=(1.0,) * 129)

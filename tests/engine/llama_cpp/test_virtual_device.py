@@ -118,3 +118,13 @@ def test_free_memory_decides_the_split(moe: ModelSpec):
     small = VirtualDevice("two", 24 * GIB, 6 * GIB)
     said = memory_of(moe, SETTINGS, (TWO[0], small))
     assert on(said, "GPU0") > 3 * on(said, "GPU1")
+
+
+def test_two_cards_of_one_make_are_told_apart(moe: ModelSpec) -> None:
+    """The engine keys its buffers by the names of their types."""
+    card = VirtualDevice("NVIDIA GeForce RTX 3090", 24 * GIB, 24 * GIB)
+    found = memory_of(moe, SETTINGS, (card, card))
+    by_device = {device.device: device for device in found.devices}
+    for name in ("GPU0", "GPU1"):
+        assert by_device[name].weights_bytes > GIB
+        assert by_device[name].cache_bytes > 100 * MIB

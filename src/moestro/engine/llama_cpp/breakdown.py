@@ -21,7 +21,7 @@ _MOST_NODES = 256
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What lies in one buffer type. `compute_bytes` are of buffers planned, not of the most."""
+    """What lies in buffers of one type."""
 
     buffer_type: int
     weights_bytes: int

@@ -4,7 +4,8 @@ Usage: python -m moestro.engine.llama_cpp.calibration_child REQUEST, with REQUES
 {"threads": 2, "types": ["Q4_K", …], "attention": [[128, 128, "F16", "F16"], …], "common": true,
 "quick": false, "patience_seconds": 20}.
 
-Everything is measured in two rounds, since a neighbour can slow memory or a core down for seconds.
+On a shared machine everything is measured in three rounds, of which the median counts: for seconds
+at a time a core is slower because a neighbour shares it, or faster because none does.
 Each result is what the quiet machine does; how much slower it is on the whole, since others use it
 too, is one more figure: `load`.
 """
@@ -37,7 +38,8 @@ BATCH_COLUMNS = (16, 32, 64, 128)
 SMALL_COLUMNS = (1, 4, 16)
 EXPERT_ROWS = (1, 2, 3, 4, 6, 8)
 PROMPT_ROWS = (16, 64)
-WARM_EXPERT_ROWS = (1, 4)
+WARM_EXPERT_ROWS = SMALL_EXPERT_ROWS = (1, 4)
+SMALL_EXPERT_WIDTH, MOST_GROUPS = 256, 40
 BIG_ROWS, SMALL_ROWS, SMALL_ROW, EXPERT_WIDTH = 2048, 512, 512, 768
 
 HEADS, KV_HEADS = 16, 4
@@ -55,6 +57,9 @@ QUIET = 0.96
 """Share of processor time that a run must have had."""
 FEWEST, MOST = 3, 60
 
+CALM_LOAD = 1.02
+"""A machine as little disturbed as this needs one round only."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -63,15 +68,15 @@ class Effort:
     The bytes are more than most processors' caches hold: weights come from memory, as in a model.
     """
 
-    enough_seconds: float = 0.02
-    longest_seconds: float = 0.10
+    enough_seconds: float = 0.012
+    longest_seconds: float = 0.06
     stream_bytes: int = 160 * MIB
     knee_bytes: tuple[int, ...] = tuple(size * MIB for size in (4, 16, 32, 64, 128, 256))
     decode_depths: tuple[int, ...] = (255, 1023, 4095, 16383)
     stream_depths: tuple[int, ...] = (255, 1023, 4095)
     prefill_depths: tuple[int, ...] = (0, 1536, 7680)
     batch: int = 512
-    rounds: int = 2
+    rounds: int = 3
 
 
 QUICK = Effort(0.0, 0.0, 4 * MIB, (2 * MIB, 4 * MIB), (255, 1023), (255, 1023), (0,), 64, 1)
@@ -143,15 +148,15 @@ class Calibration:
         self.device = device
         self.report = report
         self.kernels = Kernels(device)
-        self._least: dict[tuple[object, ...], dict[str, Any]] = {}
+        self._rounds: dict[tuple[object, ...], list[dict[str, Any]]] = {}
         self.effort = effort
         self.clock = Clock(threads if device.is_cpu else None, effort, patience_seconds)
 
     def _send(self, event: str, subject: dict[str, object], figures: dict[str, Any]) -> None:
-        """Reports the figures of `subject`, the least of all rounds so far."""
-        key = (event, *subject.values())
-        self._least[key] = _least(self._least.get(key), figures)
-        self.report.send(event, **subject, **self._least[key])
+        """Reports the figures of `subject`, the median of all rounds so far."""
+        rounds = self._rounds.setdefault((event, *subject.values()), [])
+        rounds.append(figures)
+        self.report.send(event, **subject, **_median(rounds))
 
     def timed(self, timed: Timed) -> float:
         try:
@@ -197,6 +202,14 @@ class Calibration:
             warm_rows = self.curve(
                 WARM_EXPERT_ROWS, lambda r: kernels.expert_products(experts, r, 1)
             )
+        with closing(
+            kernels.experts(name, SMALL_EXPERT_WIDTH, self.effort.stream_bytes // 4, SMALL_ROW)
+        ) as few:
+            small_rows = self.curve(
+                SMALL_EXPERT_ROWS, lambda r: kernels.expert_products(few, r, MOST_GROUPS)
+            )
+            small_rows += self.curve(PROMPT_ROWS, lambda r: kernels.prompt_products(few, r))
+            per_small_expert = few.elements
         return {
             "bytes_per_element": bytes_each / per,
             "repacked": repacked,
@@ -205,6 +218,7 @@ class Calibration:
             "small": _per_element(small, per_small),
             "experts": _per_element(rows, per_expert),
             "experts_cached": _per_element(warm_rows, per_expert),
+            "experts_small": _per_element(small_rows, per_small_expert),
         }
 
     def attention(self, shapes: list[tuple[int, int, str, str]]) -> None:
@@ -326,15 +340,17 @@ def _per_element(points: list[list[float]], elements: int) -> list[list[float]]:
     return [[x, seconds / elements] for x, seconds in points]
 
 
-def _least(before: Any, now: Any) -> Any:
-    """The smaller one of each figure; of points [x, seconds] the smaller seconds."""
-    if before is None:
-        return now
-    if isinstance(now, dict):
-        return {name: _least(before[name], value) for name, value in now.items()}
-    if isinstance(now, list):
-        return [[x, min(y, other)] for (_, other), (x, y) in zip(before, now, strict=True)]
-    return min(before, now)
+def _median(rounds: list[Any]) -> Any:
+    """The middle one of each figure; of points [x, seconds] the middle seconds."""
+    first = rounds[0]
+    if isinstance(first, dict):
+        return {name: _median([figures[name] for figures in rounds]) for name in first}
+    if isinstance(first, list):
+        return [
+            [x, statistics.median(points[place][1] for points in rounds)]
+            for place, (x, _) in enumerate(first)
+        ]
+    return statistics.median(rounds)
 
 
 def main() -> int:
@@ -359,6 +375,8 @@ def main() -> int:
             calibration.common()
         calibration.types(request["types"])
         calibration.attention([tuple(shape) for shape in request["attention"]])
+        if calibration.clock.load < CALM_LOAD:
+            break
     calibration.close()
     return 0
 

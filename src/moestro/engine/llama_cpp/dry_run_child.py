@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from moestro.engine.llama_cpp.abi import open_library
+from moestro.engine.llama_cpp.backend_check import check_backend_structs
 from moestro.engine.llama_cpp.binding import (
     LOAD_MODE_NONE,
     ContextParams,
@@ -63,6 +64,7 @@ class _Session:
         self.library = library
         self.log = log
         self.path = os.fsencode(start["model"])
+        check_backend_structs(library)
         self.imaginary = Imaginary(library)
         self.imaginary.replace_host_memory(library)
         self.devices: list[int] | None = None

@@ -66,11 +66,11 @@ class Kernels:
         one = BY_NAME[type_name].row_bytes(row) * rows
         return self._weights(type_name, (row, rows), max(1, size_bytes // one))
 
-    def experts(self, type_name: str, rows: int, size_bytes: int) -> Weights:
-        """One tensor of experts [ROW → rows]; their number is a multiple of `EXPERTS_USED`."""
-        one = BY_NAME[type_name].row_bytes(ROW) * rows
+    def experts(self, type_name: str, rows: int, size_bytes: int, row: int = ROW) -> Weights:
+        """One tensor of experts [row → rows]; their number is a multiple of `EXPERTS_USED`."""
+        one = BY_NAME[type_name].row_bytes(row) * rows
         count = max(1, size_bytes // (one * EXPERTS_USED)) * EXPERTS_USED
-        return self._weights(type_name, (ROW, rows, count), 1)
+        return self._weights(type_name, (row, rows, count), 1)
 
     def _weights(self, type_name: str, shape: tuple[int, ...], count: int) -> Weights:
         data = quantized(self.device.library, type_name, self._values, ROW)

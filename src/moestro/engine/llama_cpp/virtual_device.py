@@ -49,8 +49,9 @@ class VirtualDevices:
         self._imaginary = imaginary
         self._host = structs.BufferType.from_address(library.ggml_backend_cpu_buffer_type())
         self._rules = CudaRules(library)
-        self._by_op = self._rules.by_op
         self._several = len(devices) > 1
+        self._supports_op = self._make_supports_op()
+        self._alloc_size = structs.GetAllocSize(self._rules.alloc_size_function())
         self._registry = self._make_registry()
         self._host_type = self._make_host_type()
         self._by_type: dict[int, int] = {}
@@ -88,9 +89,11 @@ class VirtualDevices:
     def _make_device(self, description: VirtualDevice) -> int:
         device = self._kept(structs.Device(registry=self._registry))
         address = addressof(device)
-        buffer_type = self._make_buffer_type(description, address)
+        # The engine tells buffer types apart by their names, and two cards may be of one make.
+        name = self._text(f"virtual{len(self._by_type)}")
+        title = self._text(description.name)
+        buffer_type = self._make_buffer_type(name, address)
         self._by_type[buffer_type] = address
-        name = self._text(description.name)
         shown = description.name.encode()
         table = device.table
 
@@ -111,7 +114,7 @@ class VirtualDevices:
             )
 
         table.get_name = structs.GetName(lambda _device: name)
-        table.get_description = structs.GetName(lambda _device: name)
+        table.get_description = structs.GetName(lambda _device: title)
         table.get_memory = structs.GetMemory(memory)
         table.get_type = structs.GetType(lambda _device: _GPU)
         table.get_props = structs.GetProps(props)
@@ -119,7 +122,7 @@ class VirtualDevices:
         table.get_buffer_type = structs.GetPointer(lambda _device: buffer_type)
         host_type = addressof(self._host_type)
         table.get_host_buffer_type = structs.GetPointer(lambda _device: host_type)
-        table.supports_op = structs.Ask(self._supports_op)
+        table.supports_op = self._supports_op
         table.supports_buft = structs.Ask(lambda _device, kind: kind == buffer_type)
         table.offload_op = structs.Ask(self._takes_over)
         event = addressof(self._kept(structs.Event(device=address)))
@@ -128,13 +131,12 @@ class VirtualDevices:
         table.event_synchronize = structs.OnTwo(lambda _device, _event: None)
         return address
 
-    def _make_buffer_type(self, description: VirtualDevice, device: int) -> int:
-        name = self._text(description.name)
+    def _make_buffer_type(self, name: int, device: int) -> int:
         kind = self._kept(structs.BufferType(device=device))
         kind.table.get_name = structs.GetName(lambda _type: name)
         kind.table.alloc_buffer = self._imaginary.alloc_buffer
         kind.table.get_alignment = structs.GetSize(lambda _type: ALIGNMENT)
-        kind.table.get_alloc_size = structs.GetAllocSize(self._alloc_size)
+        kind.table.get_alloc_size = self._alloc_size
         return addressof(kind)
 
     def _make_stream(self, device: int, name: int) -> int:
@@ -147,11 +149,18 @@ class VirtualDevices:
         stream.table.event_wait = structs.OnTwo(lambda _stream, _event: None)
         return addressof(stream)
 
-    def _supports_op(self, device: int, tensor: int) -> bool:
-        rule = self._by_op[ctypes.c_int.from_address(tensor + _OP_OFFSET).value]
-        if rule is False or (self._several and self._is_elsewhere(device, tensor)):
-            return False
-        return rule is True or rule(structs.Tensor.from_address(tensor))
+    def _make_supports_op(self) -> Any:
+        """Asked tens of thousands of times for one graph, so it looks nothing up twice."""
+        by_op, several, is_elsewhere = self._rules.by_op, self._several, self._is_elsewhere
+        number_at = ctypes.c_int.from_address
+
+        def supports_op(device: int, tensor: int) -> bool:
+            rule = by_op[number_at(tensor + _OP_OFFSET).value]
+            if rule is False or (several and is_elsewhere(device, tensor)):
+                return False
+            return rule is True or rule(tensor)
+
+        return structs.Ask(supports_op)
 
     def _is_elsewhere(self, device: int, tensor: int) -> bool:
         """Whether a source lies on another of these devices."""
@@ -165,6 +174,3 @@ class VirtualDevices:
 
     def _takes_over(self, _device: int, tensor: int) -> bool:
         return self._rules.batch(structs.Tensor.from_address(tensor)) >= OFFLOAD_BATCH
-
-    def _alloc_size(self, _type: int, tensor: int) -> int:
-        return self._rules.alloc_bytes(tensor)

@@ -16,7 +16,11 @@ from ctypes import c_char_p, c_int, c_int64, c_size_t, c_void_p
 
 from moestro.engine.llama_cpp.backend_structs import Tensor
 
-Rule = Callable[[Tensor], bool]
+Rule = Callable[[int], bool]
+"""Whether a GPU runs the operation whose tensor is at this address."""
+
+_SOURCES, _STRIDES = Tensor.src.offset, Tensor.nb.offset
+_POINTER_BYTES = 8
 
 MATRIX_ROW_PADDING = 512
 """Rows of quantized matrices end on a multiple of this many values."""
@@ -64,21 +68,39 @@ class CudaRules:
         self.operations = _names(library.ggml_op_name, _OP_COUNT)
         self._attention_number = self.operations.index("FLASH_ATTN_EXT")
         always = set(_ALWAYS.split())
-        special = self._special()
+        special: dict[str, Rule] = {
+            name: lambda address, rule=rule: rule(Tensor.from_address(address))  # type: ignore[misc]
+            for name, rule in self._special().items()
+        }
+        special.update(self._frequent(special))
         self.by_op: list[Rule | bool] = [
             special.get(name, name in always) for name in self.operations
         ]
 
-    def alloc_bytes(self, address: int) -> int:
-        """What the tensor at `address` takes on a GPU."""
-        size_bytes = int(self._nbytes(address))
-        tensor = Tensor.from_address(address)
-        if tensor.op == self._attention_number:
-            return size_bytes + self._attention_copies_bytes(tensor, size_bytes)
+    def alloc_size_function(self) -> Callable[[int, int], int]:
+        """(buffer type, address of a tensor) → what the tensor takes on a GPU. It is asked for
+        every tensor of every graph, so plain tensors are answered at once."""
+        nbytes, attention = self._nbytes, self._attention_number
+        number_at = ctypes.c_int.from_address
+        op_offset = Tensor.op.offset
+        plain = frozenset(number for number, (block, _) in self._blocks.items() if block == 1)
+
+        def alloc_size(_buffer_type: int, address: int) -> int:
+            size_bytes: int = nbytes(address)
+            if number_at(address + op_offset).value == attention:
+                tensor = Tensor.from_address(address)
+                return size_bytes + self._attention_copies_bytes(tensor, size_bytes)
+            if number_at(address).value in plain:
+                return size_bytes
+            return size_bytes + self._padding_bytes(Tensor.from_address(address))
+
+        return alloc_size
+
+    def _padding_bytes(self, tensor: Tensor) -> int:
+        """The rest of a row, for a quantized tensor whose rows end elsewhere."""
         block, block_bytes = self._blocks[tensor.type]
-        if block > 1 and (rest := tensor.ne[0] % MATRIX_ROW_PADDING):
-            size_bytes += (MATRIX_ROW_PADDING - rest) // block * block_bytes
-        return size_bytes
+        rest = tensor.ne[0] % MATRIX_ROW_PADDING
+        return int((MATRIX_ROW_PADDING - rest) // block * block_bytes) if rest else 0
 
     def batch(self, op: Tensor) -> int:
         """Rows that an operation works on, as the backend counts them when it decides to take an
@@ -116,7 +138,37 @@ class CudaRules:
         self._from_float = numbers("q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl i32")
         self._to_float = numbers("q8_0 q4_0 q4_1 q5_0 q5_1 i32")
 
-    def _special(self) -> dict[str, Rule]:
+    def _frequent(self, rules: dict[str, Rule]) -> dict[str, Rule]:
+        """Quick answers for the usual form of what most of a graph consists of, before the rules;
+        through structs they would take most of a dry run's time."""
+        number_at, address_at, size_at = (kind.from_address for kind in (c_int, c_int64, c_size_t))
+        f32, matrices = self._f32, self._matrices
+        block_bytes = {number: size for number, (_, size) in self._blocks.items()}
+
+        def arithmetic(address: int, rule: Rule = rules["ADD"]) -> bool:
+            one = address_at(address + _SOURCES).value
+            other = address_at(address + _SOURCES + _POINTER_BYTES).value
+            if number_at(one).value == number_at(other).value == number_at(address).value == f32:
+                return True
+            return rule(address)
+
+        def matrix(address: int, rule: Rule = rules["MUL_MAT"]) -> bool:
+            left = address_at(address + _SOURCES).value
+            right = address_at(address + _SOURCES + _POINTER_BYTES).value
+            kind = number_at(left).value
+            if (
+                kind in matrices
+                and number_at(right).value == f32
+                and size_at(left + _STRIDES).value == block_bytes[kind]
+                and size_at(right + _STRIDES).value == block_bytes[f32]
+            ):
+                return True
+            return rule(address)
+
+        found: dict[str, Rule] = dict.fromkeys(("ADD", "SUB", "MUL", "DIV"), arithmetic)
+        return {**found, "MUL_MAT": matrix}
+
+    def _special(self) -> dict[str, Callable[[Tensor], bool]]:
         return {
             "ADD": self._arithmetic,
             "SUB": self._arithmetic,
