@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from moestro.cli import hardware
 from moestro.cli import hardware as verb
 from moestro.cli.main import main
 from moestro.cli.show_hardware import show_catalogue, show_inventory
@@ -170,6 +171,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(host, "measure_memory", memory)
     monkeypatch.setattr(host, "measure_disk", disk)
+    # The engine's kernels take minutes; tests/engine/llama_cpp/test_calibrate.py times a few.
+    monkeypatch.setattr(hardware, "measure_engine", lambda _inventory: None)
 
 
 @pytest.mark.usefixtures("quick")
