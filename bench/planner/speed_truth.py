@@ -1,12 +1,12 @@
 """How fast the engine really reads and writes, case by case: what forecasts are judged by.
 
     python -m bench.planner.speed_truth --models DIR --set test [--rounds 1] [--only PART …]
-        [--lock FILE] [--output FILE]
+        [--lock FILE] [--quiet SHARE] [--output FILE]
 
 Each case starts the engine as `moestro up` does and talks to its HTTP server with the server's own
 sampling (temperature 0.8, top-k 40, top-p 0.95, min-p 0.05), tokens streamed. Prompts are random
-token ids. One call adds rounds to the file, least measured cases first; call it again later, so
-that rounds lie apart.
+token ids. The file is filled up until each case has `--rounds` rounds; every case has its first
+before any has its second, so that rounds lie apart.
 
 Reading: one stream alone, `prompt` tokens, the server's own clock. Writing: the times between the
 tokens of the stream that began last, while all streams write; every stream gets one token a step.
@@ -15,7 +15,8 @@ Shared machines disturb: other guests take the processors away for parts of a se
 lengthens single steps many times over. So two figures are kept of everything. `typical` is the
 median of all rounds. `calm` is the tenth percentile of the durations: the machine while nobody
 disturbs it. What share of the processors was taken away (`stolen`) or used by others (`others`) is
-kept beside them.
+kept beside them. With `--quiet 0.06` a round begins when a probe gets 94 % of the processors, is
+thrown away if it lost more while it wrote, and is tried again later.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import hashlib
 import json
+import os
 import random
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +108,32 @@ class Turn:
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._since = None
             time.sleep(0.2)
+
+
+PROBE_SECONDS = 1.0
+PAUSE_SECONDS = 4.0
+_PROBE_DATA = bytes(4 << 20)
+
+
+def share_to_be_had() -> float:
+    """Of all processors, for a second: hashing lets go of the interpreter's lock."""
+    processors = os.cpu_count() or 1
+    begun, used = time.perf_counter(), time.process_time()
+
+    def work() -> None:
+        while time.perf_counter() - begun < PROBE_SECONDS:
+            hashlib.sha256(_PROBE_DATA).digest()
+
+    threads = [threading.Thread(target=work) for _ in range(processors)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return (time.process_time() - used) / (processors * (time.perf_counter() - begun))
+
+
+def disturbed(figures: dict[str, Any], limit: float) -> bool:
+    return bool(figures["stolen"] + figures["others"] > limit)
 
 
 async def measure(case: Case, path: Path) -> dict[str, Any]:
@@ -263,21 +293,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=Path, required=True, help="folder of the model files")
     parser.add_argument("--set", choices=SETS, default="test")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1, help="of each case, in the end")
     parser.add_argument("--only", nargs="*", default=[""], help="parts of case names")
     parser.add_argument("--lock", type=Path, help="file to lock while measuring")
+    parser.add_argument("--quiet", type=float, help="throw away rounds that lost more than this")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     output = options.output or RESULTS / f"speed_truth_{options.set}.json"
     options.models.mkdir(parents=True, exist_ok=True)
     turn = Turn(options.lock)
     cases = [case for case in SETS[options.set] if any(part in case.name for part in options.only)]
-    for _ in range(options.rounds):
-        for case in sorted(cases, key=lambda case: rounds_of(load(output), case)):
+    for wanted in range(1, options.rounds + 1):
+        behind = [case for case in cases if rounds_of(load(output), case) < wanted]
+        while behind:
+            case = behind.pop(0)
             path = MODELS[case.model].write(options.models)
             turn.take()
+            if options.quiet is not None and share_to_be_had() < 1 - options.quiet:
+                turn.offer()
+                behind.insert(0, case)
+                time.sleep(PAUSE_SECONDS)
+                continue
             round_ = asyncio.run(measure(case, path))
-            turn.offer(after_seconds=TURN_SECONDS)
+            turn.offer(after_seconds=TURN_SECONDS if options.quiet is None else 0.0)
+            if options.quiet is not None and disturbed(round_["decode"], options.quiet):
+                print(f"{case.name}: disturbed, again later", flush=True)
+                behind.append(case)
+                continue
             results = load(output)
             results.setdefault("machine", describe())
             add(results, case, options.models, round_)

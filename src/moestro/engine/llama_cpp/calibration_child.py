@@ -4,10 +4,11 @@ Usage: python -m moestro.engine.llama_cpp.calibration_child REQUEST, with REQUES
 {"threads": 2, "types": ["Q4_K", …], "attention": [[128, 128, "F16", "F16"], …], "common": true,
 "quick": false, "patience_seconds": 20}.
 
-On a shared machine everything is measured in three rounds, of which the median counts: for seconds
-at a time a core is slower because a neighbour shares it, or faster because none does.
-Each result is what the quiet machine does; how much slower it is on the whole, since others use it
-too, is one more figure: `load`.
+On a shared machine everything is measured in three rounds, and what was disturbed in each of them
+up to three times more. The median of the undisturbed ones
+counts: for seconds at a time a core is slower because a neighbour shares it, or faster because none
+does. Each result is what the quiet machine does; how much slower it is on the whole, since others
+use it too, is one more figure: `load`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import json
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from moestro.engine.llama_cpp.abi import open_library
 from moestro.engine.llama_cpp.binding import LogCallback
@@ -77,9 +78,10 @@ class Effort:
     prefill_depths: tuple[int, ...] = (0, 1536, 7680)
     batch: int = 512
     rounds: int = 3
+    more_rounds: int = 3
 
 
-QUICK = Effort(0.0, 0.0, 4 * MIB, (2 * MIB, 4 * MIB), (255, 1023), (255, 1023), (0,), 64, 1)
+QUICK = Effort(0.0, 0.0, 4 * MIB, (2 * MIB, 4 * MIB), (255, 1023), (255, 1023), (0,), 64, 1, 0)
 """To see that everything works; the figures are worth little."""
 
 
@@ -89,6 +91,9 @@ class Clock:
     While all threads work or spin, a process uses `threads` seconds of processor time in a second.
     Where it uses less, another guest or process had the cores, and that run does not count. The
     lower quartile of the rest is taken: what remains are slow caches and memory.
+
+    Figures are measured in the same order in every round, so that a figure is known by its place
+    among those of its `subject`.
     """
 
     def __init__(self, threads: int | None, effort: Effort, patience_seconds: float) -> None:
@@ -98,6 +103,27 @@ class Clock:
         self._all_seconds = 0.0
         self._quiet_seconds = 0.0
         self.spreads: list[float] = []
+        self._subject: tuple[object, ...] = ()
+        self._place = 0
+        self._rounds: defaultdict[tuple[object, ...], list[tuple[float, bool]]] = defaultdict(list)
+
+    def begin(self, *subject: object) -> None:
+        """Another round of `subject` begins."""
+        self._subject, self._place = subject, 0
+
+    def pooled(self, seconds: float, quiet: bool) -> float:
+        """The figure that is next in order, from all rounds so far: the median of the quiet ones,
+        and the fastest where none was, since others can only make a run longer."""
+        rounds = self._rounds[*self._subject, self._place]
+        self._place += 1
+        rounds.append((seconds, quiet))
+        calm = [seconds for seconds, quiet in rounds if quiet]
+        return statistics.median(calm) if calm else min(seconds for seconds, _ in rounds)
+
+    def settled(self, *subject: object) -> bool:
+        """Whether each figure of `subject` was quiet in one round at least."""
+        found = [rounds for key, rounds in self._rounds.items() if key[:-1] == subject]
+        return bool(found) and all(any(quiet for _, quiet in rounds) for rounds in found)
 
     @property
     def load(self) -> float:
@@ -105,7 +131,7 @@ class Clock:
         return self._all_seconds / self._quiet_seconds if self._quiet_seconds else 1.0
 
     def seconds(self, timed: Timed) -> float:
-        """Seconds of one unit on the quiet machine."""
+        """Seconds of one unit on the quiet machine, from all rounds so far."""
         timed.run()  # the first run finds pages and caches cold
         longest = self._effort.longest_seconds
         quiet: list[float] = []
@@ -126,14 +152,17 @@ class Clock:
             if len(quiet) >= MOST or spent > longest + max(self._patience, 0.0):
                 break
         self._patience -= max(0.0, time.perf_counter() - begun - longest)
-        if len(quiet) < FEWEST:
-            quiet = [seconds for _, seconds in sorted(rough, reverse=True)[:FEWEST]]
-        quiet.sort()
-        value = quiet[len(quiet) // 4]
-        self.spreads.append(quiet[(3 * len(quiet)) // 4] / value - 1)
+        was_quiet = len(quiet) >= FEWEST
+        if was_quiet:
+            quiet.sort()
+            value = quiet[len(quiet) // 4]
+            self.spreads.append(quiet[(3 * len(quiet)) // 4] / value - 1)
+        else:
+            value = min(seconds for _, seconds in rough)
+        best = self.pooled(value, was_quiet)
         self._all_seconds += sum(seconds for _, seconds in rough)
-        self._quiet_seconds += value * len(rough)
-        return value / timed.units
+        self._quiet_seconds += best * len(rough)
+        return best / timed.units
 
 
 class Calibration:
@@ -148,15 +177,30 @@ class Calibration:
         self.device = device
         self.report = report
         self.kernels = Kernels(device)
-        self._rounds: dict[tuple[object, ...], list[dict[str, Any]]] = {}
         self.effort = effort
+        self.rounds = 0
         self.clock = Clock(threads if device.is_cpu else None, effort, patience_seconds)
 
-    def _send(self, event: str, subject: dict[str, object], figures: dict[str, Any]) -> None:
-        """Reports the figures of `subject`, the median of all rounds so far."""
-        rounds = self._rounds.setdefault((event, *subject.values()), [])
-        rounds.append(figures)
-        self.report.send(event, **subject, **_median(rounds))
+    def _begin(self, what: str) -> bool:
+        """False if `what` needs no more rounds."""
+        if self.rounds >= self.effort.rounds and self.clock.settled(what):
+            return False
+        self.report.send("begin", what=what)
+        self.clock.begin(what)
+        return True
+
+    def measure(
+        self, common: bool, types: list[str], attention: list[tuple[int, int, str, str]]
+    ) -> None:
+        """Rounds of everything, and a few more of what was disturbed in each of them."""
+        while self.rounds < self.effort.rounds + self.effort.more_rounds:
+            if common:
+                self.common()
+            self.types(types)
+            self.attention(attention)
+            self.rounds += 1
+            if self.clock.load < CALM_LOAD:
+                break
 
     def timed(self, timed: Timed) -> float:
         try:
@@ -169,9 +213,10 @@ class Calibration:
 
     def types(self, names: list[str]) -> None:
         for name in names:
-            self.report.send("begin", what=name)
+            if not self._begin(name):
+                continue
             try:
-                self._send("type", {"name": name}, self.one_type(name))
+                self.report.send("type", name=name, **self.one_type(name))
             except MemoryError:
                 self.report.send("skipped", name=name, why="not enough memory")
 
@@ -223,7 +268,8 @@ class Calibration:
 
     def attention(self, shapes: list[tuple[int, int, str, str]]) -> None:
         for key, value, type_k, type_v in shapes:
-            self.report.send("begin", what=f"attention {key}/{value} {type_k}")
+            if not self._begin(f"attention {key}/{value} {type_k}"):
+                continue
             kv_heads = 1 if key != value else KV_HEADS
             width = HEADS * (key + value)
 
@@ -260,11 +306,10 @@ class Calibration:
                 seconds = self._optional(make(tokens, depth))
                 pairs = tokens * depth + tokens * (tokens + 1) / 2
                 prefill.append([depth, seconds / (width * pairs)])
-            self._send(
-                "attention",
-                {"key": key, "value": value, "type_k": type_k, "type_v": type_v},
-                {"decode": decode, "streams": streams, "few": few, "prefill": prefill},
-            )
+            self.report.send(
+                "attention", key=key, value=value, type_k=type_k, type_v=type_v,
+                decode=decode, streams=streams, few=few, prefill=prefill,
+            )  # fmt: skip
 
     def _optional(self, timed: Timed | None) -> float:
         assert timed is not None
@@ -272,7 +317,8 @@ class Calibration:
 
     def common(self) -> None:
         """What every model needs, whatever its types."""
-        self.report.send("begin", what="small operations and the caches")
+        if not self._begin("small operations and the caches"):
+            return
         kernels = self.kernels
         with closing(kernels.matrices("Q8_0", BIG_ROWS, self.effort.knee_bytes[-1])) as big:
             knee = [
@@ -302,16 +348,16 @@ class Calibration:
                 for n in (1, 4, 256)
             ],
         }  # fmt: skip
-        self._send(
+        self.report.send(
             "common",
-            {},
-            {
-                "knee": knee,
-                "small": small,
-                "recurrent": recurrent,
-                "step": self._step_seconds(),
-                "sampling": [[n, sampling_seconds(self.device.library, n)] for n in VOCABULARIES],
-            },
+            knee=knee,
+            small=small,
+            recurrent=recurrent,
+            step=self._step_seconds(),
+            sampling=[
+                [n, self.clock.pooled(sampling_seconds(self.device.library, n), True)]
+                for n in VOCABULARIES
+            ],
         )
 
     def _step_seconds(self) -> float:
@@ -322,7 +368,7 @@ class Calibration:
             time.sleep(0.001)
             runs.append(timed.run())
         timed.close()
-        return sorted(runs)[len(runs) // 4]
+        return self.clock.pooled(sorted(runs)[len(runs) // 4], True)
 
     def close(self) -> None:
         self.report.send(
@@ -338,19 +384,6 @@ def _count(weights: Weights, columns: int, most: int) -> int:
 
 def _per_element(points: list[list[float]], elements: int) -> list[list[float]]:
     return [[x, seconds / elements] for x, seconds in points]
-
-
-def _median(rounds: list[Any]) -> Any:
-    """The middle one of each figure; of points [x, seconds] the middle seconds."""
-    first = rounds[0]
-    if isinstance(first, dict):
-        return {name: _median([figures[name] for figures in rounds]) for name in first}
-    if isinstance(first, list):
-        return [
-            [x, statistics.median(points[place][1] for points in rounds)]
-            for place, (x, _) in enumerate(first)
-        ]
-    return statistics.median(rounds)
 
 
 def main() -> int:
@@ -370,13 +403,8 @@ def main() -> int:
     threads, patience = int(request["threads"]), float(request["patience_seconds"])
     effort = QUICK if request["quick"] else Effort()
     calibration = Calibration(device, report, threads, effort, patience)
-    for _ in range(effort.rounds):
-        if request["common"]:
-            calibration.common()
-        calibration.types(request["types"])
-        calibration.attention([tuple(shape) for shape in request["attention"]])
-        if calibration.clock.load < CALM_LOAD:
-            break
+    attention = [tuple(shape) for shape in request["attention"]]
+    calibration.measure(request["common"], request["types"], attention)
     calibration.close()
     return 0
 
