@@ -73,6 +73,32 @@ def test_the_first_step_that_fits_is_found(moe: ModelSpec, capacity: int) -> Non
             break
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    capacity=st.integers(0, 800), layers=st.integers(0, 99), on_host=st.integers(0, 99),
+)  # fmt: skip
+def test_where_the_search_begins_does_not_matter(
+    moe: ModelSpec, capacity: int, layers: int, on_host: int
+) -> None:
+    evaluate = weighing(capacity)
+    near = Settings(4096, 1, 4, gpu_layers=layers, cpu_expert_layers=on_host)
+    assert search(moe, space(near=near), BASE, evaluate) == search(moe, space(), BASE, evaluate)
+
+
+def test_a_good_guess_takes_two_looks(moe: ModelSpec) -> None:
+    looks: list[Settings] = []
+
+    def evaluate(tried: Settings) -> Made:
+        looks.append(tried)
+        return weighing(400)(tried)
+
+    found = search(moe, space(), BASE, evaluate).settings
+    assert len(looks) > 4
+    looks.clear()
+    assert search(moe, space(near=found), BASE, evaluate).settings == found
+    assert len(looks) == 2
+
+
 def test_what_the_user_fixed_is_not_moved(moe: ModelSpec) -> None:
     found = search(moe, space(gpu_layers=20), BASE, weighing(100)).settings
     assert found.gpu_layers == 20

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moestro.cli.options import engine_options, json_option, wishes_of, workload_options
-from moestro.errors import UsageError
+from moestro.errors import EngineError, UsageError
 from moestro.findings import any_failed
 
 if TYPE_CHECKING:
+    from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
     from moestro.hardware import Inventory
     from moestro.planning import Plan
 
@@ -60,26 +64,48 @@ def command(
             f"One model at a time: {first}, not {len(models)}.",
             hint=f"Compare them: moestro plan {first} --compare {' '.join(rest)}",
         )
-    from moestro.cli.planning import plan_of, seen_by_engine
-    from moestro.hardware import hardware_named, this_inventory
-
-    wishes = wishes_of(options)
-    places = [hardware_named(name) for name in machines] or [seen_by_engine(this_inventory())]
     names = list(dict.fromkeys([first, *compare, *rest]))
-    if len(names) * len(places) > 1:
+    if len(names) * len(machines or "1") > 1:
         if chart is not None:
             raise UsageError(
                 "--chart draws one model on one machine.", hint="Leave out --compare, or --chart."
             )
-        plans = [
-            (_label(name, place, names, places), plan_of(name, place, wishes))
-            for name in names
-            for place in places
-        ]
-        return _compared(plans, as_json=as_json)
+        return _several(names, machines, options, as_json=as_json)
+    with _started_early() as process:
+        return _one(first, machines, options, chart, process, as_json=as_json)
+
+
+@contextmanager
+def _started_early() -> Iterator[DryRunProcess | None]:
+    """The engine's process loads its library while this one still imports the planner."""
+    from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
+
+    try:
+        process = DryRunProcess()
+    except EngineError:  # said when the engine is asked
+        yield None
+        return
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def _one(
+    name: str,
+    machines: Sequence[str],
+    options: dict[str, Any],
+    chart: Path | None,
+    process: DryRunProcess | None,
+    *,
+    as_json: bool,
+) -> int:
     from moestro.cli.planning import charted, planned
 
-    with planned(first, places[0], wishes) as (planner, plan):
+    wishes = wishes_of(options)
+    place = _places(machines)[0]
+    ready = _nothing if as_json else _ready_to_show
+    with planned(name, place, wishes, process, ready) as (planner, plan):
         if chart is not None:
             charted(planner, plan, chart)
     if as_json:
@@ -93,6 +119,37 @@ def command(
         if chart is not None:
             print(f"\nThe chart is in {chart}.")
     return 1 if any_failed((*plan.model.findings, *plan.findings)) else 0
+
+
+def _ready_to_show() -> None:
+    """Imports what prints a plan, which takes as long as the engine's answer."""
+    importlib.import_module("moestro.cli.show_plan")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _several(
+    names: list[str], machines: Sequence[str], options: dict[str, Any], *, as_json: bool
+) -> int:
+    from moestro.cli.planning import plan_of
+
+    wishes, places = wishes_of(options), _places(machines)
+    plans = [
+        (_label(name, place, names, places), plan_of(name, place, wishes))
+        for name in names
+        for place in places
+    ]
+    return _compared(plans, as_json=as_json)
+
+
+def _places(machines: Sequence[str]) -> list[Inventory]:
+    """The machines that were named, or this one."""
+    from moestro.cli.planning import seen_by_engine
+    from moestro.hardware import hardware_named, this_inventory
+
+    return [hardware_named(name) for name in machines] or [seen_by_engine(this_inventory())]
 
 
 def _compared(plans: list[tuple[str, Plan]], *, as_json: bool) -> int:

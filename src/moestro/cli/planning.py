@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from moestro.planning.rates import KernelRates
 
 if TYPE_CHECKING:
     from moestro.engine.llama_cpp.dry_run import DryRun
+    from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
     from moestro.engine.llama_cpp.virtual_device import VirtualDevice
     from moestro.model.hub import Offer
     from moestro.planning.engine_memory import EngineMemory
@@ -35,15 +36,22 @@ OBSERVATIONS = "observations"
 
 
 @contextmanager
-def planned(text: str, inventory: Inventory, wishes: Wishes) -> Iterator[tuple[Planner, Plan]]:
+def planned(
+    text: str,
+    inventory: Inventory,
+    wishes: Wishes,
+    process: DryRunProcess | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Planner, Plan]]:
     """A plan for the model that `text` names, and its planner for further questions: the engine can
-    be asked for as long as the context lasts.
+    be asked for as long as the context lasts. `process` is one that was started early; `meanwhile`
+    is called once, while the engine thinks.
 
     Raises:
         MoestroError: the model cannot be read.
     """
     model = read_fitting(resolve(text), inventory, wishes)
-    with planner_of(model, inventory, wishes) as planner:
+    with planner_of(model, inventory, wishes, process=process, meanwhile=meanwhile) as planner:
         yield planner, told(make_plan(planner), planner)
 
 
@@ -56,7 +64,12 @@ def plan_of(text: str, inventory: Inventory, wishes: Wishes) -> Plan:
 
 @contextmanager
 def planner_of(
-    model: ModelSpec, inventory: Inventory, wishes: Wishes, identity: str | None = None
+    model: ModelSpec,
+    inventory: Inventory,
+    wishes: Wishes,
+    identity: str | None = None,
+    process: DryRunProcess | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Planner]:
     """A planner that may ask the engine, where the engine can read the model's header. `identity`
     is the machine's, where `inventory` leaves out a part of it."""
@@ -66,8 +79,8 @@ def planner_of(
         return
     from moestro.engine.llama_cpp.dry_run import DryRun
 
-    with DryRun(model, virtual_gpus(inventory)) as engine:
-        question = EngineQuestion(engine)
+    with DryRun(model, virtual_gpus(inventory), process=process) as engine:
+        question = EngineQuestion(engine, meanwhile)
         yield Planner(model, inventory, wishes, forecaster, question)
 
 
@@ -98,17 +111,20 @@ def virtual_gpus(inventory: Inventory) -> tuple[VirtualDevice, ...]:
 
 
 class EngineQuestion:
-    """Asks the engine, and takes a refusal for no answer: `refusal` then says why."""
+    """Asks the engine, and takes a refusal for no answer: `refusal` then says why. `meanwhile` is
+    called while it thinks for the first time."""
 
-    def __init__(self, engine: DryRun) -> None:
+    def __init__(self, engine: DryRun, meanwhile: Callable[[], None] = lambda: None) -> None:
         self._engine = engine
+        self._meanwhile = meanwhile
         self.refusal: EngineError | None = None
 
     def __call__(self, settings: Settings) -> EngineMemory | None:
         if self.refusal is not None:
             return None
         try:
-            return self._engine.memory(settings)
+            meanwhile, self._meanwhile = self._meanwhile, lambda: None
+            return self._engine.memory(settings, meanwhile=meanwhile)
         except EngineError as error:
             self.refusal = error
             return None

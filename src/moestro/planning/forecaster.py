@@ -88,8 +88,8 @@ class MachineSpeed:
     residuals: Residuals = field(default_factory=Residuals)
 
     def for_model(self, model: ModelSpec) -> MachineSpeed:
-        """The same machine, another model."""
-        return replace(self, model=model)
+        """The same machine, another model; what was worked out stays for the same one."""
+        return self if model is self.model else replace(self, model=model)
 
     def request_seconds(
         self, settings: Settings, placement: Placement, workload: Workload
@@ -208,9 +208,20 @@ class MachineSpeed:
     def _prices(self) -> dict[tuple[Operation, str, int, float], float | None]:
         return {}
 
+    @cached_property
+    def _known_steps(self) -> dict[tuple[object, ...], _Steps]:
+        return {}
+
     def _steps(self, settings: Settings, placement: Placement) -> _Steps | None:
+        """The passes of a placement, each worked out once."""
         rates = self.rates(settings.threads)
-        return None if rates is None else _Steps(self, rates, settings, placement)
+        if rates is None:
+            return None
+        types = (settings.cache_type_k, settings.cache_type_v)
+        key = (placement, settings.threads, settings.ubatch, types)
+        if key not in self._known_steps:
+            self._known_steps[key] = _Steps(self, rates, settings, placement)
+        return self._known_steps[key]
 
 
 class _Steps(Forecaster):
@@ -227,8 +238,14 @@ class _Steps(Forecaster):
         super().__init__(machine.model, settings, rates, placement)
         self.machine = machine
         self.types = (settings.cache_type_k.upper(), settings.cache_type_v.upper())
+        self._costs: dict[Pass, StepCost] = {}
 
     def step(self, batch: Pass) -> StepCost:
+        if batch not in self._costs:
+            self._costs[batch] = self._cost(batch)
+        return self._costs[batch]
+
+    def _cost(self, batch: Pass) -> StepCost:
         cost = super().step(batch)
         inventory = self.machine.inventory
         copies = offload_seconds(self.model, self.placement, inventory, batch.tokens)

@@ -149,6 +149,7 @@ class Planner:
         self.ask_engine = ask_engine
         self.gpu_bytes = gpu_capacities(self.inventory)
         self.corrections: dict[str, int] = {}
+        self._last: Settings | None = None
 
     def with_wishes(self, wishes: Wishes) -> Planner:
         """The same question with other wishes; what the engine's dry run taught stays."""
@@ -160,7 +161,7 @@ class Planner:
 
     def _like(self, model: ModelSpec, wishes: Wishes) -> Planner:
         other = Planner(model, self.machine, wishes, self.forecaster.for_model(model))
-        other.corrections = dict(self.corrections)
+        other.corrections, other._last = dict(self.corrections), self._last
         return other
 
     def decide(self) -> tuple[Trial, Streams]:
@@ -211,8 +212,11 @@ class Planner:
             gpu_layers=wishes.gpu_layers,
             cpu_expert_layers=wishes.cpu_expert_layers,
             gpu_bytes=self.gpu_bytes,
+            near=self._last,
         )
-        return search(self.model, space, base, self.trial)
+        found = search(self.model, space, base, self.trial)
+        self._last = found.settings
+        return found
 
     def trial(self, settings: Settings, engine: EngineMemory | None = None) -> Trial:
         """What `settings` take and bring on this machine; `engine` is its dry run of them."""

@@ -49,6 +49,8 @@ class Space:
     gpu_layers: int | None
     cpu_expert_layers: int | None
     gpu_bytes: tuple[int, ...]
+    near: Settings | None = None
+    """What a like search found: where this one begins to look."""
 
 
 def search(model: ModelSpec, space: Space, base: Settings, evaluate: Callable[[Settings], T]) -> T:
@@ -94,35 +96,65 @@ def _placed(
         placed = replace(settings, gpu_layers=layers, cpu_expert_layers=on_host)
         return evaluate(replace(placed, tensor_split=split(model, placed, space.gpu_bytes)))
 
-    all_layers = blocks + 1
+    all_layers, near = blocks + 1, space.near
     if space.gpu_layers is not None and space.cpu_expert_layers is not None:
         return at(min(space.gpu_layers, all_layers), min(space.cpu_expert_layers, with_experts))
     if space.gpu_layers is not None:
         layers = min(space.gpu_layers, all_layers)
-        return _first_fit(range(with_experts + 1), lambda count: at(layers, count))
+        guess = None if near is None else near.cpu_expert_layers
+        return _first_fit(range(with_experts + 1), lambda count: at(layers, count), guess)
     if space.cpu_expert_layers is not None:
         on_host = min(space.cpu_expert_layers, with_experts)
         return _first_fit(range(all_layers, -1, -1), lambda layers: at(layers, on_host))
-    experts_first = _first_fit(range(with_experts + 1), lambda count: at(all_layers, count))
+    guess = None if near is None else near.cpu_expert_layers
+    experts_first = _first_fit(range(with_experts + 1), lambda count: at(all_layers, count), guess)
     if _fits_gpus(experts_first):
         return experts_first
-    return _first_fit(range(all_layers, -1, -1), lambda layers: at(layers, with_experts))
+    guess = None if near is None else all_layers - (near.gpu_layers or 0)
+    return _first_fit(range(all_layers, -1, -1), lambda layers: at(layers, with_experts), guess)
 
 
-def _first_fit(steps: Sequence[int], at: Callable[[int], T]) -> T:
-    """The first step whose GPUs suffice, by bisection; the last step if none does."""
-    low, high = 0, len(steps) - 1
-    best = at(steps[high])
-    if not _fits_gpus(best):
-        return best
+def _first_fit(steps: Sequence[int], at: Callable[[int], T], guess: int | None = None) -> T:
+    """The first step whose GPUs suffice, by bisection; the last step if none does. `guess` is a
+    step where to begin."""
+    known: dict[int, T] = {}
+
+    def fits(step: int) -> bool:
+        if step not in known:
+            known[step] = at(steps[step])
+        return _fits_gpus(known[step])
+
+    last = len(steps) - 1
+    low, high = (0, last) if guess is None else _bracket(min(max(guess, 0), last), last, fits)
+    if not fits(high):
+        return known[high]
     while low < high:
         middle = (low + high) // 2
-        trial = at(steps[middle])
-        if _fits_gpus(trial):
-            best, high = trial, middle
+        if fits(middle):
+            high = middle
         else:
             low = middle + 1
-    return best
+    return known[high]
+
+
+def _bracket(guess: int, last: int, fits: Callable[[int], bool]) -> tuple[int, int]:
+    """Bounds of the first step that fits, in growing strides from `guess`; (last, last) if none."""
+    stride = 1
+    if fits(guess):
+        high = guess
+        while high > 0:
+            below = max(high - stride, 0)
+            if not fits(below):
+                return below + 1, high
+            high, stride = below, stride * 2
+        return 0, 0
+    low = guess + 1
+    while low <= last:
+        above = min(low + stride - 1, last)
+        if fits(above):
+            return low, above
+        low, stride = above + 1, stride * 2
+    return last, last
 
 
 def split(

@@ -9,6 +9,7 @@ import pytest
 
 from moestro.engine.llama_cpp.child import child_command
 from moestro.engine.llama_cpp.dry_run import DryRun, memory_of
+from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice
 from moestro.errors import EngineStartFailed
 from moestro.model import read_model
@@ -36,7 +37,7 @@ def test_a_model_of_many_gigabytes_takes_no_memory(tmp_path: Path):
     with DryRun(path, ()) as run:
         said = run.memory(settings)
         assert run._process is not None
-        status = Path(f"/proc/{run._process.pid}/status")
+        status = Path(f"/proc/{run._process.process.pid}/status")
         if status.exists():  # Linux
             peak = next(line for line in status.read_text().splitlines() if "VmHWM" in line)
             assert int(peak.split()[1]) * 1024 < GIB
@@ -111,7 +112,7 @@ def test_an_answer_that_does_not_come(tiny_moe: Path, monkeypatch: pytest.Monkey
     def sleeper(*_: str) -> list[str]:
         return [child_command("x")[0], "-c", "import time; time.sleep(60)"]
 
-    monkeypatch.setattr("moestro.engine.llama_cpp.dry_run.child_command", sleeper)
+    monkeypatch.setattr("moestro.engine.llama_cpp.dry_run_process.child_command", sleeper)
     with (
         DryRun(tiny_moe, (), timeout_seconds=0.2) as run,
         pytest.raises(EngineStartFailed, match=r"within 0\.2 s"),
@@ -123,6 +124,27 @@ def test_a_child_that_dies(tiny_moe: Path, monkeypatch: pytest.MonkeyPatch):
     def dying(*_: str) -> list[str]:
         return [child_command("x")[0], "-c", "import os; os.abort()"]
 
-    monkeypatch.setattr("moestro.engine.llama_cpp.dry_run.child_command", dying)
+    monkeypatch.setattr("moestro.engine.llama_cpp.dry_run_process.child_command", dying)
     with DryRun(tiny_moe, ()) as run, pytest.raises(EngineStartFailed):
+        run.memory(SETTINGS)
+
+
+def test_a_process_started_before_the_model_is_known(tiny_moe: Path):
+    process = DryRunProcess()
+    seen: list[str] = []
+    with DryRun(tiny_moe, (), process=process) as run:
+        assert run.memory(SETTINGS, meanwhile=lambda: seen.append("once")) == memory_of(
+            tiny_moe, SETTINGS, ()
+        )
+    assert seen == ["once"]
+    assert process.process.poll() is not None
+    assert not process.folder.exists()
+
+
+def test_no_room_for_temporary_files(tiny_moe: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    with DryRun(tiny_moe, ()) as run, pytest.raises(EngineStartFailed, match="No space left"):
         run.memory(SETTINGS)

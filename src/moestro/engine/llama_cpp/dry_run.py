@@ -13,13 +13,12 @@ import json
 import os
 import selectors
 import subprocess
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from moestro.engine.llama_cpp import derived
 from moestro.engine.llama_cpp.child import (
@@ -29,6 +28,7 @@ from moestro.engine.llama_cpp.child import (
     failure_of,
     parse_report,
 )
+from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
 from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, explain_exit
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice
 from moestro.errors import EngineError, EngineStartFailed
@@ -64,7 +64,8 @@ class EngineCounts:
 class DryRun:
     """A child process that answers one question after the other about one model.
 
-    `devices` are the GPUs: None takes those that the engine finds here, () none at all.
+    `devices` are the GPUs: None takes those that the engine finds here, () none at all. `process`
+    is one that was started before the model was known; this object closes it.
     """
 
     def __init__(
@@ -72,18 +73,19 @@ class DryRun:
         model: Path | ModelSpec,
         devices: Sequence[VirtualDevice] | None = None,
         *,
+        process: DryRunProcess | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self._spec = read_model(model) if isinstance(model, Path) else model
         self._name = Path(self._spec.files[0].location).name
         self._devices = None if devices is None else tuple(devices)
         self._timeout_seconds = timeout_seconds
-        self._things = contextlib.ExitStack()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes]
+        self._process = process
+        self._told_model = False
 
     def __enter__(self) -> Self:
-        self._start()
+        with contextlib.suppress(EngineStartFailed):  # said when the first question is asked
+            self._start()
         return self
 
     def __exit__(
@@ -96,13 +98,18 @@ class DryRun:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.kill()  # it holds nothing that would have to be saved
-            self._process.communicate()
-            self._process = None
-        self._things.close()
+            self._process.close()
+        self._process, self._told_model = None, False
 
-    def memory(self, settings: Settings, *, every_token_outputs: bool = False) -> EngineMemory:
-        """What the engine's server would take with `settings`.
+    def memory(
+        self,
+        settings: Settings,
+        *,
+        every_token_outputs: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> EngineMemory:
+        """What the engine's server would take with `settings`. `meanwhile` is called while the
+        engine thinks.
 
         `every_token_outputs` plans logits for every token of a batch, as other programs of the
         engine do; the server wants one row for each stream and draft.
@@ -111,12 +118,12 @@ class DryRun:
             EngineStartFailed: it refuses the model or the settings, crashes, or takes too long.
             EngineMismatch: another engine build is installed.
         """
-        if self._process is None:
+        if not self._told_model:
             self._start()
         question = self._question(settings)
         if every_token_outputs:
             question["outputs"] = question["batch"]
-        answer = self._ask(question)
+        answer = self._ask(question, meanwhile)
         graph = answer["graph"] or (None, None)
         return EngineMemory(
             devices=_devices(answer["trunk"]),
@@ -128,18 +135,18 @@ class DryRun:
         )
 
     def _start(self) -> None:
-        folder = Path(self._things.enter_context(tempfile.TemporaryDirectory(prefix="moestro-")))
-        self._log = self._things.enter_context((folder / "log").open("w+b"))
-        path = write_skeleton(self._spec, folder / "model.gguf")
-        self._process = subprocess.Popen(
-            child_command("dry_run_child"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=child_environment(os.environ),
-        )
+        if self._process is None:
+            self._process = DryRunProcess()
+        try:
+            path = write_skeleton(self._spec, self._process.folder / "model.gguf")
+        except OSError as error:
+            raise EngineStartFailed(
+                f"The engine could not be given the header of {self._name}: {error.strerror}.",
+                hint="It needs a few MB in the folder for temporary files.",
+            ) from error
         devices = self._devices and [asdict(device) for device in self._devices]
         self._send({"model": str(path), "devices": None if devices is None else list(devices)})
+        self._told_model = True
 
     def _question(self, settings: Settings) -> dict[str, Any]:
         blocks = expert_blocks(self._spec)[: settings.cpu_expert_layers]
@@ -166,20 +173,22 @@ class DryRun:
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process is not None
-        assert self._process.stdin is not None
+        stdin = self._process.process.stdin
+        assert stdin is not None
         # A child that is gone is found when its answer is read.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+            stdin.write(json.dumps(message).encode() + b"\n")
+            stdin.flush()
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        said_before = self._log.seek(0, os.SEEK_END)
+    def _ask(self, question: dict[str, Any], meanwhile: Callable[[], None]) -> dict[str, Any]:
+        assert self._process is not None
+        said_before = self._process.log.seek(0, os.SEEK_END)
         self._send(question)
+        meanwhile()
         line = self._read_line()
         report = parse_report(line) if line else None
         if report is None:
-            assert self._process is not None
-            raise self._refusal(said_before, self._process.wait())
+            raise self._refusal(said_before, self._process.process.wait())
         if report["event"] == "failed":
             raise failure_of(report)
         if report["event"] == "refused":
@@ -189,8 +198,8 @@ class DryRun:
     def _read_line(self) -> bytes:
         """The next report; empty if the child has ended."""
         assert self._process is not None
-        assert self._process.stdout is not None
-        stream = self._process.stdout
+        stream = self._process.process.stdout
+        assert stream is not None
         deadline = time.monotonic() + self._timeout_seconds
         line = b""
         with selectors.DefaultSelector() as selector:
@@ -210,8 +219,9 @@ class DryRun:
         return line
 
     def _refusal(self, said_before: int, exit_code: int) -> EngineError:
-        self._log.seek(said_before)
-        log = self._log.read()
+        assert self._process is not None
+        self._process.log.seek(said_before)
+        log = self._process.log.read()
         return _refusal(self._name, log, exit_code)
 
 

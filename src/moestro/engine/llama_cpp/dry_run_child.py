@@ -60,13 +60,13 @@ class _Log:
 
 
 class _Session:
-    def __init__(self, library: ctypes.CDLL, log: _Log, start: dict[str, Any]) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, log: _Log, imaginary: Imaginary, start: dict[str, Any]
+    ) -> None:
         self.library = library
         self.log = log
+        self.imaginary = imaginary
         self.path = os.fsencode(start["model"])
-        check_backend_structs(library)
-        self.imaginary = Imaginary(library)
-        self.imaginary.replace_host_memory(library)
         self.devices: list[int] | None = None
         if start["devices"] is not None:
             wanted = tuple(VirtualDevice(**device) for device in start["devices"])
@@ -279,11 +279,14 @@ def _converse(library: ctypes.CDLL, report: ReportStream) -> int:
     log = _Log()
     library.llama_log_set(log.callback, None)
     library.llama_backend_init()
+    check_backend_structs(library)
+    imaginary = Imaginary(library)
+    imaginary.replace_host_memory(library)
     session: _Session | None = None
     for line in sys.stdin.buffer:
         message = json.loads(line)
         if session is None:
-            session = _Session(library, log, message)
+            session = _Session(library, log, imaginary, message)
             continue
         counting = "counts" in message
         answer = session.counts() if counting else session.answer(message)
