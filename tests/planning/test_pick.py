@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from moestro.planning.pick import Option, pick
+from moestro.units import GIB
 
 SIZES = {"Q2_K": 2.7, "Q3_K_M": 3.6, "Q4_K_M": 4.8, "Q5_K_M": 5.7, "Q6_K": 6.6, "Q8_0": 8.5}
 
@@ -40,3 +43,17 @@ def test_too_little_memory_for_four_bits() -> None:
     assert found is not None
     assert "none of 4 bits or more" in found[1]
     assert picked(1) is None
+
+
+def test_where_the_host_computes_the_faster_kernel_wins_over_fewer_bytes() -> None:
+    """IQ4_XS has fewer bytes than Q4_K_M, and on many processors takes longer."""
+    files = [
+        Option("IQ4_XS", 4 * GIB, 4.3, True, False, 30.0),
+        Option("Q4_K_M", 5 * GIB, 4.9, True, False, 25.0),
+        Option("Q8_0", 8 * GIB, 8.5, True, False, 40.0),
+    ]
+    best, because = pick(files) or (None, "")
+    assert best is files[1]
+    assert "fastest" in because
+    unknown = [replace(option, request_seconds=None) for option in files]
+    assert (pick(unknown) or (None,))[0] == unknown[0]

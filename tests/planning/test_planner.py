@@ -206,6 +206,96 @@ def test_a_gpu_that_shares_the_hosts_memory_does_not_double_it(specs: dict[str, 
     assert fitting.settings.cpu_expert_layers == 0
 
 
+WEAK_HOST = """
+[cpu]
+cores = 8
+[memory]
+size = "64 GiB"
+bandwidth = "10 GB/s"
+[[gpus]]
+name = "rtx-4090"
+pcie = "4.0 x16"
+"""
+
+
+def test_a_cache_for_experts_where_the_link_is_faster_than_the_host(
+    specs: dict[str, ModelSpec], tmp_path: Path
+) -> None:
+    """Copying an expert to the GPU beats computing it on a host with slow memory, and on no other:
+    then layers of experts on the GPU are worth more than a cache of as many bytes."""
+    description = tmp_path / "weak.toml"
+    description.write_text(WEAK_HOST)
+    weak, usual = hardware_named(str(description)), hardware_named("rtx-4090")
+    model = specs["Mixtral-8x7B"]
+    plan = planned(model, weak)
+    assert plan.fits
+    assert plan.settings.expert_cache_bytes > GIB
+    assert plan.settings.cpu_expert_layers == len(expert_blocks(model))
+    without = planned(model, weak, Wishes(expert_cache_bytes=0))
+    assert without.settings.expert_cache_bytes == 0
+    assert plan.request_seconds is not None
+    assert without.request_seconds is not None
+    assert plan.request_seconds < without.request_seconds
+    assert planned(model, usual).settings.expert_cache_bytes == 0
+    reason = next(r for r in planned(model, usual).reasons if r.setting == "expert_cache_bytes")
+    assert "uniform" in reason.because
+
+
+def test_an_expert_cache_that_cannot_be(specs: dict[str, ModelSpec]) -> None:
+    card = hardware_named("rtx-4090")
+    idle = planned(specs["SmolLM2-135M"], card, Wishes(expert_cache_bytes=GIB))
+    assert "expert-cache-idle" in codes(idle, Severity.WARN)
+    assert idle.settings.expert_cache_bytes == 0
+    small = planned(specs["Mixtral-8x7B"], card, Wishes(expert_cache_bytes=1 << 20))
+    assert "expert-cache-too-small" in codes(small, Severity.FAIL)
+    asked = planned(specs["Mixtral-8x7B"], card, Wishes(expert_cache_bytes=2 * GIB))
+    assert asked.settings.expert_cache_bytes == 2 * GIB
+    assert asked.fits
+    assert "no-gpu" in codes(
+        planned(specs["Mixtral-8x7B"], host(64), Wishes(expert_cache_bytes=GIB)), Severity.WARN
+    )
+
+
+def test_memory_that_nobody_knows_is_no_yes(specs: dict[str, ModelSpec]) -> None:
+    card = hardware_named("rtx-4090")
+    nameless = replace(card.gpus[0], memory_bytes=None, free_bytes=None)
+    model = specs["SmolLM2-135M"]
+    forced = planned(model, replace(card, gpus=(nameless,)), Wishes(gpu_layers=99))
+    assert forced.fits is None
+    assert forced.to_json()["fits"] is None
+    assert "capacity-unknown" in codes(forced, Severity.UNKNOWN)
+    unheard = planned(replace(model, layers=None), card)
+    assert unheard.fits is None
+    assert "cache-unknown" in codes(unheard, Severity.UNKNOWN)
+
+
+@pytest.mark.parametrize("name", ["m4-max", "m2-ultra"])
+def test_a_mac_keeps_no_context_apart_and_holds_only_so_much(
+    specs: dict[str, ModelSpec], name: str
+) -> None:
+    mac = hardware_named(name)
+    plan = planned(specs["Qwen3.6-35B-A3B"], mac)
+    gpu = plan.ledger.device("GPU0")
+    assert "device context" not in [line.kind for line in gpu.lines]
+    assert gpu.capacity_bytes is not None
+    assert gpu.total_bytes <= gpu.capacity_bytes < mac.memory.available_bytes
+    taken = sum(device.total_bytes for device in plan.ledger.devices)
+    assert taken <= mac.memory.available_bytes
+    giant = planned(specs["DeepSeek-V3"], mac)
+    assert giant.fits is False
+    short = next(f for f in giant.findings if f.code == "memory-short")
+    assert "share" in (short.evidence or "")
+
+
+def test_a_budget_on_a_mac_is_for_both(specs: dict[str, ModelSpec]) -> None:
+    mac, budget = hardware_named("m4-max"), 8 * GIB
+    plan = planned(specs["Qwen3-30B-A3B"], mac, Wishes(budget_bytes=budget))
+    assert plan.fits is False
+    small = planned(specs["SmolLM2-135M"], mac, Wishes(budget_bytes=budget))
+    assert small.fits
+    assert sum(device.total_bytes for device in small.ledger.devices) <= budget
+
+
 def test_the_cards_of_a_pair_are_told_apart(specs: dict[str, ModelSpec]) -> None:
     plan = planned(specs["Mixtral-8x7B"], hardware_named("2 x rtx-3090"))
     assert plan.fits

@@ -23,6 +23,7 @@ class Made:
     settings: Settings
     over_bytes: dict[str, int]
     request_seconds: float | None = None
+    spare_bytes: int = 0
 
     @property
     def fits(self) -> bool:

@@ -65,6 +65,13 @@ def engine_options(function: Decorated) -> Decorated:
             help="Layers on the GPU whose experts stay in host memory (default: as few as fit).",
         ),
         click.option(
+            "--expert-cache",
+            metavar="SIZE",
+            default=None,
+            help="GPU memory, like 4GiB, for the most recent of the experts that stay in host "
+            "memory (default: what a forecast prefers; 0 is none).",
+        ),
+        click.option(
             "--flash-attention",
             type=click.Choice(FLASH_ATTENTION),
             default=None,
@@ -153,10 +160,14 @@ def wishes_of(options: dict[str, Any]) -> Wishes:
     """The parsed `engine_options` and `workload_options` as what the user fixed.
 
     Raises:
-        UsageError: the budget is not a size.
+        UsageError: the budget or the expert cache is not a size.
     """
     from moestro.planning import Wishes
     from moestro.units import parse_size
 
-    budget = options.pop("budget", None)
-    return Wishes(**options, budget_bytes=None if budget is None else parse_size(budget))
+    def size(name: str) -> int | None:
+        text = options.pop(name, None)
+        return None if text is None else parse_size(text)
+
+    budget, expert_cache = size("budget"), size("expert_cache")
+    return Wishes(**options, budget_bytes=budget, expert_cache_bytes=expert_cache)

@@ -161,7 +161,7 @@ def _compared(plans: list[tuple[str, Plan]], *, as_json: bool) -> int:
         from moestro.cli.show_plan import show_comparison
 
         show_comparison(plans, Console(highlight=False))
-    return 0 if any(plan.fits for _, plan in plans) else 1
+    return 1 if all(plan.fits is False for _, plan in plans) else 0
 
 
 def _label(name: str, place: Inventory, names: list[str], places: list[Inventory]) -> str:

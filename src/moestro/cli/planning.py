@@ -15,11 +15,11 @@ from moestro.hardware import Inventory
 from moestro.model import HubRef, ModelSpec, Reference, read_model
 from moestro.model.what_if import bits_per_weight, resized, retyped, type_of_label
 from moestro.planning import Plan, Planner, Wishes, make_plan
+from moestro.planning.concerns import MEMORY_SHORT
 from moestro.planning.forecaster import MachineSpeed
 from moestro.planning.observed import Observation, Residuals, observations
 from moestro.planning.pick import Option, pick
-from moestro.planning.placement import block_count
-from moestro.planning.planner import gpu_capacities
+from moestro.planning.placement import block_count, gpu_capacities
 from moestro.planning.rates import KernelRates
 
 if TYPE_CHECKING:
@@ -86,9 +86,12 @@ def planner_of(
 
 def told(plan: Plan, planner: Planner) -> Plan:
     """The plan with a finding where the engine refused to answer: its memory is by formula then,
-    and the engine will most likely refuse to run the model too."""
+    and the engine will most likely refuse to run the model too. Settings that contradict each other
+    have their own finding, which names the cause."""
     question = planner.ask_engine
     if not isinstance(question, EngineQuestion) or question.refusal is None:
+        return plan
+    if any(f.severity is Severity.FAIL and f.code != MEMORY_SHORT for f in plan.findings):
         return plan
     finding = Finding(
         Severity.WARN if isinstance(question.refusal, EngineMismatch) else Severity.FAIL,
@@ -220,7 +223,14 @@ def _option(model: ModelSpec, offer: Offer, inventory: Inventory, wishes: Wishes
         (settings.gpu_layers or 0) > block_count(model) and not settings.cpu_expert_layers
     )
     bits = bits_per_weight(model.tensor_bytes, model.parameters)
-    return Option(offer.label or offer.path, offer.size_bytes, bits, trial.fits, on_gpus)
+    return Option(
+        offer.label or offer.path,
+        offer.size_bytes,
+        bits,
+        trial.fits,
+        on_gpus,
+        trial.request_seconds,
+    )
 
 
 def seen_by_engine(machine: Inventory) -> Inventory:

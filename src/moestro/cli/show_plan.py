@@ -76,7 +76,7 @@ def show_comparison(plans: list[tuple[str, Plan]], console: Console) -> None:
 
 def _compared_rate(plan: Plan, rate: Estimate) -> str:
     """What does not fit has no speed to compare."""
-    return _number(rate.expected) if plan.fits else "–"
+    return "–" if plan.fits is False else _number(rate.expected)
 
 
 def machine_line(machine: Inventory) -> str:
@@ -129,6 +129,8 @@ def _head(plan: Plan) -> Table:
 
 
 def _fits(plan: Plan) -> Text:
+    if plan.fits is None:
+        return Text("unknown", style="bold yellow")
     return Text("yes", style="bold green") if plan.fits else Text("no", style="bold red")
 
 
@@ -143,7 +145,7 @@ def _speed_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     ceiling = speed.decode_ceiling
     at_most = f", ceiling {_number(ceiling)}" if ceiling is not None else ""
     drafts = ", before what drafts gain" if plan.settings.mtp_depth else ""
-    if not plan.fits:
+    if plan.fits is False:
         yield "speed", "if it fitted:"
     yield (
         "decode",

@@ -29,7 +29,7 @@ class Alternative:
         speed = self.trial.speed_alone
         return {
             "change": self.change,
-            "fits": self.trial.fits,
+            "fits": self.trial.verdict,
             "settings": self.trial.settings.to_json(),
             "memory_bytes": dict(self.trial.takes_bytes),
             "decode_tokens_per_second": speed.decode.to_json() if speed else None,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from moestro.findings import Finding, Severity
+from moestro.planning.expert_cache import expert_cache
 from moestro.planning.placement import expert_blocks
 from moestro.planning.planner import Planner, Trial
 from moestro.units import format_bytes
 
 MOST_STREAMS = 256
 """`LLAMA_MAX_SEQ`."""
+
+MEMORY_SHORT = "memory-short"
 
 _QUANTIZED = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
 
@@ -44,7 +47,7 @@ def _memory(trial: Trial, nearest: Sequence[str]) -> Iterator[Finding]:
     fix = "; or ".join(nearest)
     yield Finding(
         Severity.FAIL,
-        "memory-short",
+        MEMORY_SHORT,
         "This does not fit into memory",
         ", ".join(parts),
         f"{fix[0].upper()}{fix[1:]}." if fix else "No quantization of this model fits here.",
@@ -98,8 +101,13 @@ def _contradictions(planner: Planner, trial: Trial) -> Iterator[Finding]:
             f"--parallel {settings.parallel}",
             f"Ask for {MOST_STREAMS} or fewer; more requests wait for a free stream.",
         )
-    if (wishes.gpu_layers or wishes.cpu_expert_layers) and not planner.gpu_bytes:
-        option = "--gpu-layers" if wishes.gpu_layers else "--cpu-expert-layers"
+    for_gpus = {
+        "--gpu-layers": wishes.gpu_layers,
+        "--cpu-expert-layers": wishes.cpu_expert_layers,
+        "--expert-cache": wishes.expert_cache_bytes,
+    }
+    option = next((name for name, value in for_gpus.items() if value), None)
+    if option is not None and not planner.gpu_bytes:
         yield Finding(
             Severity.WARN,
             "no-gpu",
@@ -107,6 +115,24 @@ def _contradictions(planner: Planner, trial: Trial) -> Iterator[Finding]:
             None,
             f"Leave {option} out; everything runs on the CPU.",
         )
+    if wishes.expert_cache_bytes and planner.gpu_bytes:
+        mtp = settings.mtp_depth > 0
+        if not trial.placement.expert_blocks_on_host:
+            yield Finding(
+                Severity.WARN,
+                "expert-cache-idle",
+                "--expert-cache was given, and no experts of the GPU's layers are in host memory",
+                None,
+                "Give --cpu-expert-layers too, or leave it out.",
+            )
+        elif not expert_cache(model, settings, trial.placement, planner.gpu_bytes, with_mtp=mtp):
+            yield Finding(
+                Severity.FAIL,
+                "expert-cache-too-small",
+                "The expert cache has no room for the experts of one token",
+                f"--expert-cache {format_bytes(wishes.expert_cache_bytes)}",
+                "Make it larger, or leave it out.",
+            )
     if wishes.cpu_expert_layers and not expert_blocks(model):
         yield Finding(
             Severity.WARN,
@@ -118,13 +144,15 @@ def _contradictions(planner: Planner, trial: Trial) -> Iterator[Finding]:
 
 
 def _unknowns(planner: Planner, trial: Trial) -> Iterator[Finding]:
-    if planner.model.layers is None:
+    if not trial.ledger.cache_known:
+        asked = planner.model.format == "gguf"
         yield Finding(
             Severity.UNKNOWN,
             "cache-unknown",
             "How this architecture keeps its context is not known here",
             planner.model.architecture,
-            "The memory figures leave the cache out unless the engine could be asked.",
+            "The memory figures leave the cache out"
+            + ("." if asked else "; of a GGUF of this model the engine could tell it."),
         )
     for device in trial.ledger.devices:
         if device.capacity_bytes is None:

@@ -4,6 +4,10 @@ The size asked for is shared among the GPUs that have such experts like the laye
 among groups of blocks whose experts are of the same types and shapes, in proportion to their bytes.
 A group gets as many whole slots (one expert each) as its budget holds, and one more for reads past
 the end. The host keeps a map of slots for each block.
+
+A pass of few tokens is computed on the GPU then; experts that are not in the cache are copied there
+first, in place of those that were used least recently. Under uniform routing an expert is found as
+often as there are slots for the experts. Real text comes back to some of them, so it finds more.
 """
 
 from __future__ import annotations
@@ -20,6 +24,20 @@ _ORDER = ("ffn_gate_up_exps", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
 _SLOT_BYTES = 4
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+MOST_TOKENS = 32
+"""The largest pass that goes through the cache (`max_batch`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertCache:
+    """`sizes` are bytes on each GPU, and of the maps on the host. `share` is how much of the host's
+    experts the slots hold, `most_tokens` the largest pass that goes through the cache."""
+
+    sizes: dict[str, int]
+    share: float
+    most_tokens: int
 
 
 @dataclass
@@ -56,23 +74,24 @@ class _Device:
         return sum(group.host_bytes for group in self.groups.values())
 
 
-def expert_cache_bytes(
+def expert_cache(
     model: ModelSpec,
     settings: Settings,
     placement: Placement,
     gpu_free_bytes: Sequence[int],
     *,
     with_mtp: bool,
-) -> dict[str, int]:
-    """Bytes of the cache on each GPU, and of its maps on the host; empty without such a cache."""
+) -> ExpertCache | None:
+    """The cache that `settings` ask for; None without one, or if it has no room for the experts of
+    one token."""
     if not settings.expert_cache_bytes or model.experts is None:
-        return {}
+        return None
     devices = _groups(model, placement, with_mtp=with_mtp)
     names = [gpu_name(number) for number in range(len(gpu_free_bytes))]
     shares = dict(zip(names, settings.tensor_split or gpu_free_bytes, strict=False))
     total = sum(shares.get(name, 0) for name in devices) or 1
     found: dict[str, int] = {}
-    maps_bytes = 0
+    maps_bytes, held_bytes, tokens = 0, 0.0, MOST_TOKENS
     for name, device in devices.items():
         for group in device.groups.values():
             share = shares.get(name, 0) / total * group.host_bytes / device.host_bytes
@@ -82,7 +101,13 @@ def expert_cache_bytes(
             found[name] = found.get(name, 0) + group.alloc_bytes(slots)
             map_bytes = _SLOT_BYTES * group.experts
             maps_bytes += group.blocks * (map_bytes + -map_bytes % HOST_ALIGNMENT)
-    return {HOST: maps_bytes, **found} if found else {}
+            held_bytes += group.host_bytes * slots / (group.blocks * group.experts)
+            if slots < group.experts:
+                tokens = min(tokens, slots // model.experts.used)
+    if not found:
+        return None
+    share = held_bytes / sum(device.host_bytes for device in devices.values())
+    return ExpertCache({HOST: maps_bytes, **found}, share, tokens)
 
 
 def _groups(model: ModelSpec, placement: Placement, *, with_mtp: bool) -> dict[str, _Device]:

@@ -29,7 +29,7 @@ class _Explainer:
         self.found.append(Reason(setting, why, "user" if why == ASKED else source))
 
     def reasons(self) -> tuple[Reason, ...]:
-        wishes, settings = self.planner.wishes, self.trial.settings
+        wishes = self.planner.wishes
         self.because("context", self.streams.context_because, "computed")
         self.because("parallel", self.streams.parallel_because, "computed")
         one_each = "one for each core that may be used"
@@ -42,12 +42,7 @@ class _Explainer:
         self.gpu_layers()
         self.cpu_expert_layers()
         self.tensor_split()
-        if not self.planner.gpu_bytes or not settings.cpu_expert_layers:
-            why = "no experts are in host memory beside a GPU"
-            self.because("expert_cache_bytes", why, "computed")
-        else:
-            why = "not forecast: the memory is better spent on whole layers"
-            self.because("expert_cache_bytes", why, "assumed")
+        self.expert_cache()
         where = "beside the layers that use it"
         self.because("cache_on_host", where, "computed")
         self.mtp()
@@ -114,9 +109,33 @@ class _Explainer:
             every = (settings.gpu_layers or 0) > block_count(self.planner.model)
             which = "all experts" if every else "those of the layers on it"
             return self.because("cpu_expert_layers", f"{which} fit the GPU", "computed")
+        if settings.expert_cache_bytes and settings.cpu_expert_layers == with_experts:
+            return self.because("cpu_expert_layers", "all; a cache on the GPU has some", "computed")
         fewer = self._over(cpu_expert_layers=settings.cpu_expert_layers - 1)
         why = f"of {with_experts}; one fewer {fewer}"
         return self.because("cpu_expert_layers", why, "computed")
+
+    def expert_cache(self) -> None:
+        """Uniform routing is the least that such a cache hits; what text hits was not measured."""
+        trial, planner = self.trial, self.planner
+        if not trial.placement.expert_blocks_on_host:
+            why = "no experts are in host memory beside a GPU"
+            return self.because("expert_cache_bytes", why, "computed")
+        if planner.wishes.expert_cache_bytes is not None:
+            return self.because("expert_cache_bytes", ASKED, "user")
+        seconds = trial.request_seconds
+        if trial.settings.expert_cache_bytes:
+            why = f"a request takes {seconds:.1f} s, more with layers of experts instead"
+            return self.because("expert_cache_bytes", f"{why}; uniform routing", "assumed")
+        other = planner.with_expert_cache(trial)
+        if other is None or other.request_seconds is None or seconds is None:
+            return self.because("expert_cache_bytes", "whole layers first", "assumed")
+        size = format_bytes(other.settings.expert_cache_bytes)
+        why = (
+            f"{size} in place of the experts on the GPU: {other.request_seconds:.1f} s a request "
+            f"against {seconds:.1f} s, if routing is uniform; text hits such a cache more often"
+        )
+        return self.because("expert_cache_bytes", why, "assumed")
 
     def _over(self, **change: int) -> str:
         """By how much a GPU would be short with one setting moved."""

@@ -11,8 +11,9 @@ from typing import Any
 from moestro.hardware import Inventory
 from moestro.model import ModelSpec
 from moestro.planning.estimate import Estimate
+from moestro.planning.expert_cache import expert_cache
 from moestro.planning.observed import Residuals, corrected
-from moestro.planning.placement import HOST, Placement, gpu_name
+from moestro.planning.placement import HOST, Placement, gpu_capacities, gpu_name
 from moestro.planning.pricing import seconds_of
 from moestro.planning.rates import KernelRates
 from moestro.planning.recipe import Recipes
@@ -218,7 +219,7 @@ class MachineSpeed:
         if rates is None:
             return None
         types = (settings.cache_type_k, settings.cache_type_v)
-        key = (placement, settings.threads, settings.ubatch, types)
+        key = (placement, settings.threads, settings.ubatch, types, settings.expert_cache_bytes)
         if key not in self._known_steps:
             self._known_steps[key] = _Steps(self, rates, settings, placement)
         return self._known_steps[key]
@@ -239,6 +240,13 @@ class _Steps(Forecaster):
         self.machine = machine
         self.types = (settings.cache_type_k.upper(), settings.cache_type_v.upper())
         self._costs: dict[Pass, StepCost] = {}
+        self._cache = expert_cache(
+            machine.model,
+            settings,
+            placement,
+            gpu_capacities(machine.inventory),
+            with_mtp=settings.mtp_depth > 0,
+        )
 
     def step(self, batch: Pass) -> StepCost:
         if batch not in self._costs:
@@ -248,10 +256,11 @@ class _Steps(Forecaster):
     def _cost(self, batch: Pass) -> StepCost:
         cost = super().step(batch)
         inventory = self.machine.inventory
-        copies = offload_seconds(self.model, self.placement, inventory, batch.tokens)
+        tokens, cache = batch.tokens, self._cache
+        copies = offload_seconds(self.model, self.placement, inventory, tokens, cache)
         if copies is None:
             return replace(cost, unknown=cost.unknown | {"link"})
-        crossings = crossing_seconds(self.model, self.placement, batch.tokens)
+        crossings = crossing_seconds(self.model, self.placement, tokens, cache)
         return replace(cost, seconds=cost.seconds + copies + crossings)
 
     def prompt_seconds(self, tokens: int, depth: int = 0) -> float | None:
@@ -281,7 +290,7 @@ class _Steps(Forecaster):
         kinds: defaultdict[str, float] = defaultdict(float)
         unknown: set[str] = set()
         offloads = bool(self.machine.inventory.gpus)
-        where = computing_device(self.placement, batch.tokens, offloads=offloads)
+        where = computing_device(self.placement, batch.tokens, offloads=offloads, cache=self._cache)
         shares = {
             device: rates.memory_share(self._weights[device])
             for device, rates in self.rates.items()

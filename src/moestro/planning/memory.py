@@ -19,7 +19,7 @@ from moestro.model.ggml_types import BY_NAME
 from moestro.planning import compute_buffer
 from moestro.planning.compute_buffer import GraphShape
 from moestro.planning.engine_memory import DeviceMemory, EngineMemory
-from moestro.planning.expert_cache import expert_cache_bytes
+from moestro.planning.expert_cache import expert_cache
 from moestro.planning.placement import HOST, Placement, gpu_name
 from moestro.planning.settings import Settings, Source
 from moestro.planning.weights import GPU_ALIGNMENT, GPU_ROW, Weights, repacked_types
@@ -34,8 +34,10 @@ TOKEN_BYTES = 380
 """What the engine keeps for each entry of a vocabulary and its merges (measured)."""
 
 GPU_CONTEXT_BYTES = 500 * MIB
-"""What a CUDA process takes of a GPU beside its buffers: driver context, libraries' workspaces. The
-engine's memory table in public reports leaves 300 to 750 MiB unaccounted, the more the newer."""
+"""What a process takes of a GPU beside its buffers: driver context, libraries' workspaces. The
+engine's memory table in public reports leaves 300 to 750 MiB of NVIDIA's cards unaccounted, the
+more the newer; AMD's are taken to be like them. Of Apple's it leaves nothing (ggml-org/llama.cpp
+pull request 22673, an M1 Max)."""
 
 MARGIN_BYTES = 256 * MIB
 """Left free on each device: pools for temporary copies, fragmentation, other programs."""
@@ -213,15 +215,16 @@ class _Book:
         self.lines.append(Line(device, part, kind, size_bytes, source, note, resident))
 
     def _by_engine(self, engine: EngineMemory) -> None:
+        source: Source = "computed"  # by the engine, which takes no memory for it
         note = "the engine's dry run"
         for device in engine.devices:
-            self._weights(device, "measured", note)
-            self._add(device.device, "cache", "cache", device.cache_bytes, "measured", note)
-            self._add(device.device, "compute", "graph", device.compute_bytes, "measured", note)
+            self._weights(device, source, note)
+            self._add(device.device, "cache", "cache", device.cache_bytes, source, note)
+            self._add(device.device, "compute", "graph", device.compute_bytes, source, note)
         for device in engine.draft:
             name = device.device
-            self._add(name, "other", "draft cache", device.cache_bytes, "measured", note)
-            self._add(name, "other", "draft graph", device.compute_bytes, "measured", note)
+            self._add(name, "other", "draft cache", device.cache_bytes, source, note)
+            self._add(name, "other", "draft graph", device.compute_bytes, source, note)
 
     def _weights(self, device: DeviceMemory, source: Source, note: str) -> None:
         """Repacked weights lie in a layout made for this CPU, in memory of their own."""
@@ -299,13 +302,14 @@ class _Book:
                 self._add(name, "other", "draft cache", size_bytes, "computed", DRAFT_CACHE_TYPE)
 
     def _expert_cache(self) -> None:
-        for name, size_bytes in expert_cache_bytes(
+        cache = expert_cache(
             self.model,
             self.settings,
             self.placement,
             [self._capacity(name) or 0 for name in self.names[1:]],
             with_mtp=self.with_mtp,
-        ).items():
+        )
+        for name, size_bytes in cache.sizes.items() if cache else ():
             kind = "expert cache" if name != HOST else "maps of the expert cache"
             self._add(name, "cache", kind, size_bytes, "computed")
 
@@ -341,7 +345,10 @@ class _Book:
         if projector is not None and projector.size_bytes:
             where = self.names[1] if len(self.placement.devices) > 1 else HOST
             self._add(where, "other", "projector", projector.size_bytes, "file")
-        for name in self.names[1:]:
+        for number, name in enumerate(self.names[1:]):
+            gpus = self.inventory.gpus
+            if number < len(gpus) and gpus[number].vendor == "apple":
+                continue
             self._add(name, "other", "device context", GPU_CONTEXT_BYTES, "assumed",
                       "the driver's context and its libraries' workspaces")  # fmt: skip
 

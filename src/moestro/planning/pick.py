@@ -4,7 +4,8 @@ Quality rises with bits per weight, steeply below 4 and hardly above 6; speed fa
 
 1. If files of 4 bits or more fit with every tensor on the GPUs, the largest of them up to 6.6 bits
    (Q6_K): the GPU is fast enough, and more bits buy nothing that a user sees.
-2. Else the smallest of 4 bits or more that fits: where the host computes, bytes are time.
+2. Else the fastest of 4 bits or more that fits, by forecast: where the host computes, some types
+   take longer than the bytes that they save. Without a forecast the smallest: bytes are time.
 3. Else the largest that fits, with a warning: below 4 bits a mixture of experts loses first.
 """
 
@@ -20,13 +21,15 @@ ENOUGH_BITS = 6.7
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A file as planned: `on_gpus` if no weights but the embedding table are in host memory."""
+    """A file as planned: `on_gpus` if no weights but the embedding table are in host memory;
+    `request_seconds` of a typical request, where that can be forecast."""
 
     label: str
     size_bytes: int
     bits_per_weight: float
     fits: bool
     on_gpus: bool
+    request_seconds: float | None = None
 
 
 def pick(options: Sequence[Option]) -> tuple[Option, str] | None:
@@ -42,8 +45,12 @@ def pick(options: Sequence[Option]) -> tuple[Option, str] | None:
             return best, f"the largest up to 6 bits that fits the GPUs whole ({_bits(best)})"
         return best, f"it fits the GPUs whole ({_bits(best)})"
     if good:
-        best = good[0]
-        return best, f"the smallest of 4 bits or more: fewer bytes, faster ({_bits(best)})"
+        times = [option.request_seconds for option in good]
+        if None in times:
+            best = good[0]
+            return best, f"the smallest of 4 bits or more: fewer bytes, faster ({_bits(best)})"
+        best = min(good, key=lambda option: option.request_seconds or 0.0)
+        return best, f"by forecast the fastest of 4 bits or more that fits ({_bits(best)})"
     best = fitting[-1]
     return best, f"the largest that fits; none of 4 bits or more does ({_bits(best)})"
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from moestro.hardware import Inventory
 from moestro.model import ModelSpec, Role, TensorInfo
 from moestro.planning.settings import Settings
 
@@ -77,6 +78,14 @@ def place(model: ModelSpec, settings: Settings, gpu_free_bytes: Sequence[int] = 
     with_experts = expert_blocks(model)[: settings.cpu_expert_layers]
     on_host = frozenset(block for block in with_experts if blocks[block] != HOST)
     return Placement(blocks, device(count), on_host)
+
+
+def gpu_capacities(inventory: Inventory) -> tuple[int, ...]:
+    """Bytes that can be had of each GPU: what is free now, else all of it; 0 where unknown."""
+    return tuple(
+        (gpu.memory_bytes or 0) if gpu.free_bytes is None else gpu.free_bytes
+        for gpu in inventory.gpus
+    )
 
 
 def _bounds(shares: Sequence[float]) -> list[float]:

@@ -28,7 +28,7 @@ class Plan:
     hardware: Inventory
     workload: Workload
     settings: Settings
-    fits: bool
+    fits: bool | None
     ledger: Ledger
     speed: Speed | None
     mtp: tuple[MtpGain, ...]
@@ -72,7 +72,7 @@ def make_plan(planner: Planner, *, with_alternatives: bool = True) -> Plan:
         hardware=planner.machine,
         workload=trial.workload,
         settings=trial.settings,
-        fits=trial.fits,
+        fits=trial.verdict,
         ledger=trial.ledger,
         speed=trial.speed,
         mtp=_mtp(planner, trial),

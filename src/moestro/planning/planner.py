@@ -19,8 +19,8 @@ from moestro.planning import bounds
 from moestro.planning.engine_memory import EngineMemory
 from moestro.planning.forecaster import MachineSpeed, Speed
 from moestro.planning.memory import Ledger, bound_lines, ledger
-from moestro.planning.placement import HOST, Placement, place
-from moestro.planning.search import UBATCHES, Space, allowed, search
+from moestro.planning.placement import HOST, Placement, gpu_capacities, place
+from moestro.planning.search import UBATCHES, Space, allowed, cached, search
 from moestro.planning.settings import CacheType, Settings
 from moestro.planning.wishes import Wishes
 from moestro.planning.workload import Workload
@@ -100,7 +100,29 @@ class Trial:
 
     @cached_property
     def fits(self) -> bool:
+        """As far as is known; see `verdict`."""
         return not any(self.over_bytes.values())
+
+    @property
+    def verdict(self) -> bool | None:
+        """None where nothing speaks against it, but the memory of a device in use or the size of
+        the cache is not known."""
+        if not self.fits:
+            return False
+        known = self.ledger.cache_known and all(
+            device.capacity_bytes is not None or not (device.weights_bytes + device.cache_bytes)
+            for device in self.ledger.devices
+        )
+        return True if known else None
+
+    @property
+    def spare_bytes(self) -> int:
+        """What is left on the GPUs, as far as is known."""
+        return sum(
+            max(device.capacity_bytes - self.takes_bytes[device.device], 0)
+            for device in self.ledger.devices
+            if device.device != HOST and device.capacity_bytes is not None
+        )
 
     @cached_property
     def speed(self) -> Speed | None:
@@ -206,22 +228,35 @@ class Planner:
             unified=wishes.unified,
             mtp_depth=wishes.mtp or 0,
         )
-        space = Space(
+        space = self._space(ubatches)
+        found = search(self.model, space, base, self.trial)
+        self._last = found.settings
+        return found
+
+    def with_expert_cache(self, trial: Trial) -> Trial | None:
+        """The same with a cache for experts on the GPU, as large as fits, in place of layers of
+        them; None where that does not go together."""
+        space = self._space((trial.settings.ubatch,))
+        return cached(self.model, space, trial, self.trial)
+
+    def _space(self, ubatches: tuple[int, ...]) -> Space:
+        wishes = self.wishes
+        return Space(
             ubatches=allowed(wishes.ubatch, ubatches if self.gpu_bytes else UBATCHES[:1]),
             cache_types=CACHE_TYPES if wishes.cache_type is None else (wishes.cache_type,),
             gpu_layers=wishes.gpu_layers,
             cpu_expert_layers=wishes.cpu_expert_layers,
             gpu_bytes=self.gpu_bytes,
+            expert_cache_bytes=wishes.expert_cache_bytes,
             near=self._last,
         )
-        found = search(self.model, space, base, self.trial)
-        self._last = found.settings
-        return found
 
     def trial(self, settings: Settings, engine: EngineMemory | None = None) -> Trial:
         """What `settings` take and bring on this machine; `engine` is its dry run of them."""
         settings = replace(settings, prompt_cache_bytes=0, context_checkpoints=0)
         placement = place(self.model, settings, self.gpu_bytes)
+        if not placement.expert_blocks_on_host:  # the engine refuses a cache for nothing
+            settings = replace(settings, expert_cache_bytes=0)
         bare = ledger(self.model, settings, self.inventory, placement, engine)
         learned = {} if engine is not None else self.corrections
         settings = self._bounded(settings, bare, learned)
@@ -348,14 +383,6 @@ def _within(inventory: Inventory, budget_bytes: int | None) -> Inventory:
         free = min((bound for bound in limits if bound is not None), default=None)
         gpus.append(replace(gpu, free_bytes=free))
     return replace(inventory, memory=memory, gpus=tuple(gpus))
-
-
-def gpu_capacities(inventory: Inventory) -> tuple[int, ...]:
-    """Bytes that can be had of each GPU: what is free now, else all of it; 0 where unknown."""
-    return tuple(
-        (gpu.memory_bytes or 0) if gpu.free_bytes is None else gpu.free_bytes
-        for gpu in inventory.gpus
-    )
 
 
 def _without_bounds(settings: Settings) -> Settings:

@@ -3,8 +3,9 @@
 For each cache type and ubatch that may be used, the placement is the one that leaves as much as
 possible on the GPUs: experts move to host memory one block after the other, and only when all of
 them are there do whole blocks follow. Memory on the GPUs falls with each step, so the first step
-that fits is found by bisection; the caller's `evaluate` says what a step takes. Among what fits,
-the shortest request wins.
+that fits is found by bisection; the caller's `evaluate` says what a step takes. Where experts stay
+on the host, a cache for them on the GPU is tried in the place of those that went there. Among what
+fits, the shortest request wins.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import Protocol, TypeVar
 from moestro.model import ModelSpec, Role
 from moestro.planning.placement import HOST, block_count, expert_blocks, is_routed_expert
 from moestro.planning.settings import CacheType, Settings
+from moestro.units import MIB
 
 UBATCHES = (512, 1024, 2048, 256, 128)
 """In the order of preference between equals; 512 is the engine's default."""
 
 WORTH_IT = 0.98
-"""A ubatch other than the first one has to save 2 % of a request's time."""
+"""What is not the first choice has to save 2 % of a request's time."""
+
+SMALLEST_CACHE = 64 * MIB
 
 
 class Trial(Protocol):
@@ -33,6 +37,8 @@ class Trial(Protocol):
     def over_bytes(self) -> dict[str, int]: ...
     @property
     def fits(self) -> bool: ...
+    @property
+    def spare_bytes(self) -> int: ...
     @property
     def request_seconds(self) -> float | None: ...
 
@@ -49,6 +55,7 @@ class Space:
     gpu_layers: int | None
     cpu_expert_layers: int | None
     gpu_bytes: tuple[int, ...]
+    expert_cache_bytes: int | None = 0
     near: Settings | None = None
     """What a like search found: where this one begins to look."""
 
@@ -59,10 +66,13 @@ def search(model: ModelSpec, space: Space, base: Settings, evaluate: Callable[[S
     first: T | None = None
     for cache_type in space.cache_types:
         of_type = replace(base, cache_type_k=cache_type, cache_type_v=cache_type)
-        found = [
-            _placed(model, space, replace(of_type, ubatch=ubatch), evaluate)
-            for ubatch in space.ubatches
-        ]
+        found = []
+        for ubatch in space.ubatches:
+            placed = _placed(model, space, replace(of_type, ubatch=ubatch), evaluate)
+            found.append(placed)
+            if space.expert_cache_bytes is None:
+                with_cache = cached(model, space, placed, evaluate)
+                found += [with_cache] if with_cache is not None else []
         fitting = [trial for trial in found if trial.fits]
         if fitting:
             return fastest(fitting)
@@ -93,7 +103,12 @@ def _placed(
     blocks, with_experts = block_count(model), len(expert_blocks(model))
 
     def at(layers: int, on_host: int) -> T:
-        placed = replace(settings, gpu_layers=layers, cpu_expert_layers=on_host)
+        placed = replace(
+            settings,
+            gpu_layers=layers,
+            cpu_expert_layers=on_host,
+            expert_cache_bytes=space.expert_cache_bytes or 0,
+        )
         return evaluate(replace(placed, tensor_split=split(model, placed, space.gpu_bytes)))
 
     all_layers, near = blocks + 1, space.near
@@ -112,6 +127,26 @@ def _placed(
         return experts_first
     guess = None if near is None else all_layers - (near.gpu_layers or 0)
     return _first_fit(range(all_layers, -1, -1), lambda layers: at(layers, with_experts), guess)
+
+
+def cached(model: ModelSpec, space: Space, trial: T, evaluate: Callable[[Settings], T]) -> T | None:
+    """`trial` with the GPU's experts on the host too, and what that leaves as a cache for all of
+    them. None where no expert is on the host, where it fits nothing, without a forecast, since only
+    that tells whether it pays, and with several GPUs, since large batches use one of them only."""
+    settings = trial.settings
+    if len(space.gpu_bytes) != 1 or not settings.cpu_expert_layers:
+        return None
+    if not trial.fits or trial.request_seconds is None:
+        return None
+    if space.cpu_expert_layers is None:
+        settings = replace(settings, cpu_expert_layers=len(expert_blocks(model)))
+        settings = replace(settings, tensor_split=split(model, settings, space.gpu_bytes))
+    bare = evaluate(replace(settings, expert_cache_bytes=0))
+    spare = bare.spare_bytes // MIB * MIB
+    if spare < SMALLEST_CACHE:
+        return None
+    found = evaluate(replace(settings, expert_cache_bytes=spare))
+    return found if found.fits else None
 
 
 def _first_fit(steps: Sequence[int], at: Callable[[int], T], guess: int | None = None) -> T:

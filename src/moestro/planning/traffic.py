@@ -16,7 +16,8 @@ def read_bytes(
     """Weights that every token passes, k of E experts, and the cache of `depth` tokens.
 
     Not read: single rows of the embedding table, MTP blocks, experts that are not chosen. A window
-    is read as far as it reaches; a recurrent state is read and written.
+    is read as far as it reaches; a recurrent state is read and written. With a cache for experts
+    they are counted on the GPU: at best all of them are in it.
     """
     found: Counter[str] = Counter()
     count, used = (model.experts.count, model.experts.used) if model.experts else (1, 1)
@@ -28,7 +29,10 @@ def read_bytes(
                 found[placement.output] += tensor.size_bytes
             continue
         share = (used, count) if is_routed_expert(tensor) else (1, 1)
-        found[placement.device_of(tensor)] += tensor.size_bytes * share[0] // share[1]
+        device = placement.device_of(tensor)
+        if device == HOST and settings.expert_cache_bytes and tensor.layer is not None:
+            device = placement.blocks[tensor.layer]
+        found[device] += tensor.size_bytes * share[0] // share[1]
     for layer in model.trunk_layers or ():
         device = HOST if settings.cache_on_host else placement.blocks[layer.index]
         for store in layer.stores:

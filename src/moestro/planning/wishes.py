@@ -23,6 +23,7 @@ class Wishes:
     threads: int | None = None
     gpu_layers: int | None = None
     cpu_expert_layers: int | None = None
+    expert_cache_bytes: int | None = None
     flash_attention: FlashAttention | None = None
     mtp: int | None = None
     prompt_tokens: int | None = None
