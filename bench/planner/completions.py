@@ -51,14 +51,17 @@ class Completion:
         return self.token_times[0] - self.asked_at
 
 
-async def complete(engine: Endpoint, prompt: Sequence[int], answer_tokens: int) -> Completion:
-    """Lets `engine` write exactly `answer_tokens` after `prompt`, with the server's sampling."""
+async def complete(
+    engine: Endpoint, prompt: Sequence[int], answer_tokens: int, *, cached: bool = False
+) -> Completion:
+    """Lets `engine` write exactly `answer_tokens` after `prompt`, with the server's sampling. With
+    `cached` it may keep what it has of the prompt from another request."""
     body = json.dumps(
         {
             "prompt": list(prompt),
             "n_predict": answer_tokens,
             "ignore_eos": True,
-            "cache_prompt": False,
+            "cache_prompt": cached,
             "stream": True,
             "return_tokens": True,
         }

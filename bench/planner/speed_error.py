@@ -4,9 +4,10 @@
 
 Forecasts see a model's header and the machine's calibration, nothing else: headers are written anew
 from the case list, without weights. `--calibrate` measures what the cases need and was not measured
-yet, and stores it beside the results. Truth is the median of the repeats during which at most 6 %
-of the processors went to others; of decoding, a repeat is the tenth percentile of its step times.
-The noise beside the error is the mean deviation of those repeats from their median.
+yet, and stores it beside the results.
+
+Truth is what `speed_truth` calls calm: the machine while nobody takes its processors away. The
+noise beside the error is the mean deviation of the single figures from their median.
 """
 
 from __future__ import annotations
@@ -23,15 +24,13 @@ from typing import Any
 from tests.shapes import write_header
 
 from bench.planner.cases import MODELS, SETS, Case
+from bench.planner.kernel_rates import RESULTS, load_rates, rates_path
 from moestro.engine.llama_cpp.calibrate import AttentionShape, calibrate
 from moestro.model import ModelSpec, read_model
 from moestro.planning.placement import HOST
-from moestro.planning.rates import KernelRates
-from moestro.planning.speed import Forecaster
+from moestro.planning.speed import Passes
 from moestro.planning.work import Pass, attention_shapes, product_types
 
-RESULTS = Path(__file__).parent / "results"
-DISTURBED = 0.06
 TARGETS = {"decode": (0.10, 0.20), "prefill": (0.15, 0.30)}
 
 
@@ -44,20 +43,11 @@ class Row:
     forecast: float
     truth: float
     noise: float | None
-    repeats: int
+    figures: int
 
     @property
     def error(self) -> float:
         return self.forecast / self.truth - 1
-
-
-def rates_path(threads: int) -> Path:
-    return RESULTS / f"kernel_rates_{threads}_threads.json"
-
-
-def load_rates(threads: int) -> KernelRates | None:
-    path = rates_path(threads)
-    return KernelRates.from_json(json.loads(path.read_text())) if path.exists() else None
 
 
 def headers(cases: Iterable[Case], folder: Path) -> dict[str, ModelSpec]:
@@ -88,54 +78,28 @@ def measure_missing(cases: Iterable[Case], specs: dict[str, ModelSpec]) -> None:
         rates_path(threads).write_text(json.dumps(rates.to_json()) + "\n")
 
 
-def rows_of(case: Case, entry: dict[str, Any], forecaster: Forecaster) -> list[Row]:
-    decode = entry["decode"]
-    step = forecaster.decode_seconds(decode["depth"], case.streams)
-    rounds = entry["rounds"]
-    quiet = [r["decode"] for r in rounds if _quiet(r["decode"])]
-    rows = (
-        [
-            Row(
-                case.name,
-                "decode",
-                case.streams / step.seconds,
-                *_calm([case.streams / (_tenth(d["step_ms"]) / 1e3) for d in quiet]),
-                len(quiet),
-            )
-        ]
-        if quiet
-        else []
-    )
-    readings = [p for r in rounds for p in r["prefill"] if _quiet(p)]
-    if readings:
-        seconds = forecaster.prefill_seconds(case.prompt)
-        rates = [p["tokens"] / p["seconds"] for p in readings]
-        rows.append(Row(case.name, "prefill", case.prompt / seconds, *_calm(rates), len(rates)))
+def rows_of(case: Case, entry: dict[str, Any], passes: Passes) -> list[Row]:
+    rows = []
+    decode, prefill = entry["decode"], entry["prefill"]
+    if decode["calm"] is not None:
+        step = passes.decode(decode["depth"], case.streams)
+        rows.append(_row(case, "decode", case.streams / step.seconds, decode))
+    if prefill is not None and prefill["calm"] is not None:
+        seconds = passes.prompt_seconds(case.prompt)
+        assert seconds is not None
+        rows.append(_row(case, "prefill", case.prompt / seconds, prefill))
     return rows
 
 
-def _quiet(figures: dict[str, float]) -> bool:
-    return figures["stolen"] + figures["others"] <= DISTURBED
+def _row(case: Case, what: str, forecast: float, truth: dict[str, Any]) -> Row:
+    return Row(case.name, what, forecast, truth["calm"], truth["noise"], len(truth["calm_each"]))
 
 
-def _tenth(quantiles: list[float]) -> float:
-    """The tenth percentile; `speed_truth` keeps 21 quantiles."""
-    return quantiles[2]
-
-
-def _calm(rates: list[float]) -> tuple[float, float | None]:
-    """The median of undisturbed repeats, and their mean deviation from it."""
-    middle = statistics.median(rates)
-    if len(rates) == 1:
-        return middle, None
-    return middle, statistics.fmean(abs(rate / middle - 1) for rate in rates)
-
-
-def breakdown(case: Case, forecaster: Forecaster, depth: int) -> str:
+def breakdown(case: Case, passes: Passes, depth: int) -> str:
     lines = []
-    step = forecaster.decode_seconds(depth, case.streams)
+    step = passes.decode(depth, case.streams)
     batch = min(case.prompt, case.settings.ubatch)
-    prefill = forecaster.step(Pass(batch, 1, 0, 1))
+    prefill = passes.cost(Pass(batch, 1, 0, 1))
     for what, cost in (("decode step", step), (f"prefill of {batch}", prefill)):
         kinds = sorted(cost.by_kind.items(), key=lambda item: -item[1])
         parts = ", ".join(f"{kind} {seconds * 1e3:.2f}" for kind, seconds in kinds)
@@ -174,23 +138,23 @@ def main() -> None:
         truth = json.loads(truth_file.read_text())
         cases = [case for case in SETS[options.set] if case.name in truth["cases"]]
         for case in cases:
-            rates = load_rates(case.threads)
-            if rates is None:
+            measured = load_rates(case.threads)
+            if measured is None:
                 print(f"{case.name}: no calibration for {case.threads} threads")
                 continue
-            forecaster = Forecaster(specs[case.model], case.settings, {HOST: rates})
+            passes = Passes(specs[case.model], case.settings, {HOST: measured})
             entry = truth["cases"][case.name]
-            found = rows_of(case, entry, forecaster)
+            found = rows_of(case, entry, passes)
             rows += found
             for row in found:
                 noise = "" if row.noise is None else f"±{row.noise:.0%}"
                 print(
                     f"{row.case:44} {row.what:16} {row.forecast:8.1f} against {row.truth:8.1f}"
-                    f"  {row.error:+6.1%} {noise} of {row.repeats}"
+                    f"  {row.error:+6.1%} {noise} of {row.figures}"
                 )
             wanted = options.breakdown
             if wanted is not None and (not wanted or any(part in case.name for part in wanted)):
-                print(breakdown(case, forecaster, entry["decode"]["depth"]))
+                print(breakdown(case, passes, entry["decode"]["depth"]))
     result: dict[str, Any] = {"truth_machine": truth.get("machine"), "rows": []}
     for what in dict.fromkeys(row.what for row in rows):
         figures = result[what] = summary(rows, what)

@@ -1,7 +1,7 @@
 """How fast the engine really reads and writes, case by case: what forecasts are judged by.
 
     python -m bench.planner.speed_truth --models DIR --set test [--rounds 1] [--only PART …]
-        [--lock FILE] [--quiet SHARE] [--output FILE]
+        [--lock FILE] [--output FILE]
 
 Each case starts the engine as `moestro up` does and talks to its HTTP server with the server's own
 sampling (temperature 0.8, top-k 40, top-p 0.95, min-p 0.05), tokens streamed. Prompts are random
@@ -11,12 +11,12 @@ before any has its second, so that rounds lie apart.
 Reading: one stream alone, `prompt` tokens, the server's own clock. Writing: the times between the
 tokens of the stream that began last, while all streams write; every stream gets one token a step.
 
-Shared machines disturb: other guests take the processors away for parts of a second, which
-lengthens single steps many times over. So two figures are kept of everything. `typical` is the
-median of all rounds. `calm` is the tenth percentile of the durations: the machine while nobody
-disturbs it. What share of the processors was taken away (`stolen`) or used by others (`others`) is
-kept beside them. With `--quiet 0.06` a round begins when a probe gets 94 % of the processors, is
-thrown away if it lost more while it wrote, and is tried again later.
+Shared machines disturb: other guests take the processors away, for milliseconds or for half of the
+time. So it is recorded when that happened (`stolen`), and two figures are kept of everything.
+`typical` is the median of all there was. `calm` is the machine while nobody disturbs it: of single
+steps the median of those during which no processor was taken away, of prompts the time without what
+was lost. A round with fewer than 10 such steps, or a prompt that lost more than three tenths of its
+time, has no calm figure.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
-import hashlib
 import json
-import os
 import random
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -39,18 +37,25 @@ import psutil
 
 from bench.planner.cases import MODELS, SETS, Case
 from bench.planner.completions import Completion, complete
+from bench.planner.kernel_rates import load_rates
 from bench.planner.machine import describe
+from bench.planner.stolen import Stolen
+from moestro.engine.llama_cpp.calibrate import calibrate
 from moestro.engine.llama_cpp.process import LlamaCppEngine
 from moestro.engine.protocol import EngineRequest
+from moestro.model import read_model
+from moestro.planning.work import attention_shapes, product_types
 
 RESULTS = Path(__file__).parent / "results"
 START_SECONDS = 300.0
 SHORT_PROMPT = 16
 WARM_UP_ANSWER = 8
-PREFILL_REPEATS = 3
+PREFILL_REPEATS = 2
 TURN_SECONDS = 150.0
 QUANTILES = np.linspace(0, 1, 21)
-CALM = 0.1
+CALM_STEPS = 10
+ATTEMPTS = 3
+LOST_AT_MOST = 0.3
 SAMPLERS = ("temperature", "top_k", "top_p", "min_p", "samplers")
 
 
@@ -110,30 +115,23 @@ class Turn:
             time.sleep(0.2)
 
 
-PROBE_SECONDS = 1.0
-PAUSE_SECONDS = 4.0
-_PROBE_DATA = bytes(4 << 20)
-
-
-def share_to_be_had() -> float:
-    """Of all processors, for a second: hashing lets go of the interpreter's lock."""
-    processors = os.cpu_count() or 1
-    begun, used = time.perf_counter(), time.process_time()
-
-    def work() -> None:
-        while time.perf_counter() - begun < PROBE_SECONDS:
-            hashlib.sha256(_PROBE_DATA).digest()
-
-    threads = [threading.Thread(target=work) for _ in range(processors)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return (time.process_time() - used) / (processors * (time.perf_counter() - begun))
-
-
-def disturbed(figures: dict[str, Any], limit: float) -> bool:
-    return bool(figures["stolen"] + figures["others"] > limit)
+def rates_now(case: Case, path: Path) -> dict[str, Any]:
+    """The machine's kernels in the state it is in: those of the matrices and of attention."""
+    spec, cache = read_model(path), case.cache_type.upper()
+    stored = load_rates(case.threads)
+    assert stored is not None, "first: python -m bench.planner.speed_error --calibrate"
+    measured = calibrate(
+        case.threads,
+        sorted(product_types(spec)),
+        sorted(attention_shapes(spec, cache, cache)),
+        known=stored,
+        rounds=1,
+    ).to_json()
+    kinds = {name: measured["types"][name] for name in sorted(product_types(spec))}
+    heads = attention_shapes(spec, cache, cache)
+    keys = ("key", "value", "type_k", "type_v")
+    attention = [a for a in measured["attention"] if tuple(a[key] for key in keys) in heads]
+    return {"types": kinds, "attention": attention}
 
 
 async def measure(case: Case, path: Path) -> dict[str, Any]:
@@ -145,47 +143,65 @@ async def measure(case: Case, path: Path) -> dict[str, Any]:
         assert engine.pid is not None
         warm = prompt_of(SHORT_PROMPT, vocabulary)
         sampling = (await complete(engine, warm, WARM_UP_ANSWER)).settings
-        reading = []
+        reading, writing = [], []
         for _ in range(PREFILL_REPEATS if case.prompt else 0):
             disturbance = Disturbance(engine.pid)
-            done = await complete(engine, prompt_of(case.prompt, vocabulary), 1)
-            reading.append(reading_of(done) | disturbance.shares())
-        disturbance = Disturbance(engine.pid)
+            with Stolen() as stolen:
+                done = await complete(engine, prompt_of(case.prompt, vocabulary), 1)
+            reading.append(reading_of(done, stolen) | disturbance.shares())
         prompts = [
             prompt_of(max(case.depth, SHORT_PROMPT), vocabulary) for _ in range(case.streams)
         ]
-        streams = await asyncio.gather(
-            *(complete(engine, prompt, case.lead + case.answer) for prompt in prompts)
-        )
-        writing = writing_of(case, streams) | disturbance.shares()
+        deep = None
+        for attempt in range(ATTEMPTS):
+            disturbance = Disturbance(engine.pid)
+            with Stolen() as stolen:
+                streams = await asyncio.gather(
+                    *(
+                        complete(engine, prompt, case.lead + case.answer, cached=attempt > 0)
+                        for prompt in prompts
+                    )
+                )
+            if attempt == 0 and case.depth and case.streams == 1:
+                deep = reading_of(streams[0], stolen)
+            writing.append(writing_of(case, streams, stolen) | disturbance.shares())
+            if writing[-1]["calm_steps"] >= CALM_STEPS:
+                break
     finally:
         await engine.stop()
     round_: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "started_seconds": round(engine.started_seconds or 0.0, 2),
         "prefill": reading,
-        "decode": writing,
+        "decode": max(writing, key=lambda one: one["calm_steps"]),
         "sampling": {key: sampling[key] for key in SAMPLERS if key in sampling},
     }
-    if case.depth and case.streams == 1:
-        round_["prefill_to_depth"] = reading_of(streams[0])
+    if deep is not None:
+        round_["prefill_to_depth"] = deep
     return round_
 
 
-def reading_of(done: Completion) -> dict[str, float]:
+def reading_of(done: Completion, stolen: Stolen) -> dict[str, float]:
+    first = done.token_times[0]
     return {
+        "lost_seconds": round(stolen.seconds(done.asked_at, first), 3),
         "seconds": round(done.timings["prompt_ms"] / 1e3, 4),
         "first_token_seconds": round(done.first_token_seconds, 4),
         "tokens": done.timings["prompt_n"],
     }
 
 
-def writing_of(case: Case, streams: Sequence[Completion]) -> dict[str, Any]:
+def writing_of(case: Case, streams: Sequence[Completion], stolen: Stolen) -> dict[str, Any]:
     """Step times while all streams write, as quantiles; `depth` is the mean cache length then."""
     last = max(streams, key=lambda stream: stream.token_times[0])
     begin, end = last.token_times[0], min(stream.token_times[-1] for stream in streams)
     times = np.array([at for at in last.token_times if at <= end + 1e-3])
     steps = np.diff(times)
+    calm = [
+        step
+        for step, start, stop in zip(steps, times, times[1:], strict=False)
+        if not stolen.seconds(start, stop)
+    ]
     written = [
         np.searchsorted(stream.token_times, [begin, end], side="right") for stream in streams
     ]
@@ -193,6 +209,11 @@ def writing_of(case: Case, streams: Sequence[Completion]) -> dict[str, Any]:
     return {
         "steps": len(steps),
         "step_ms": [round(float(value) * 1e3, 3) for value in np.quantile(steps, QUANTILES)],
+        "calm_steps": len(calm),
+        "calm_ms": [round(float(ms) * 1e3, 3) for ms in np.quantile(calm, QUANTILES)]
+        if calm
+        else [],
+        "lost_seconds": round(stolen.seconds(begin, end), 3),
         "tokens_per_second": round(
             sum(int(counts[1] - counts[0]) for counts in written) / (end - begin), 3
         ),
@@ -204,38 +225,49 @@ def writing_of(case: Case, streams: Sequence[Completion]) -> dict[str, Any]:
 
 
 def summary(case: Case, rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Tokens per second, typical and calm; for decoding in total over all streams.
-
-    `noise` is the spread of the calm figures of single rounds around the pooled one, relative:
-    their mean absolute deviation. None with a single round.
-    """
-    read = [[p["seconds"] / p["tokens"] for p in r["prefill"]] for r in rounds]
-    step = [[ms / 1e3 / case.streams for ms in r["decode"]["step_ms"]] for r in rounds]
-    result = {"prefill": rates(read) if case.prompt else None, "decode": rates(step)}
-    result["decode"]["mean_per_round"] = [r["decode"]["tokens_per_second"] for r in rounds]
-    result["decode"]["depth"] = round(float(np.mean([r["decode"]["depth"] for r in rounds])))
-    deep = [
-        r["prefill_to_depth"]["seconds"] / r["prefill_to_depth"]["tokens"]
-        for r in rounds
-        if "prefill_to_depth" in r
-    ]
+    """Tokens per second, typical and calm; for decoding in total over all streams."""
+    writing = [r["decode"] for r in rounds]
+    result: dict[str, Any] = {
+        "prefill": rates(
+            [p["tokens"] / p["seconds"] for r in rounds for p in r["prefill"]],
+            [rate for r in rounds for p in r["prefill"] if (rate := calm_reading(p)) is not None],
+        )
+        if case.prompt
+        else None,
+        "decode": rates(
+            [case.streams * 1e3 / median(w["step_ms"]) for w in writing],
+            [case.streams * 1e3 / median(w["calm_ms"]) for w in writing
+             if w["calm_steps"] >= CALM_STEPS],
+        ),
+    }  # fmt: skip
+    result["decode"]["depth"] = round(float(np.mean([w["depth"] for w in writing])))
+    deep = [r["prefill_to_depth"] for r in rounds if "prefill_to_depth" in r]
     if deep:
-        result["prefill_to_depth"] = rates([[value] for value in deep])
+        result["prefill_to_depth"] = rates(
+            [p["tokens"] / p["seconds"] for p in deep],
+            [rate for p in deep if (rate := calm_reading(p)) is not None],
+        )
     return result
 
 
-def rates(durations: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Rates from the seconds per token of several rounds."""
-    pooled = np.concatenate([np.asarray(values) for values in durations])
-    calm = float(np.quantile(pooled, CALM))
-    single = np.array([np.quantile(values, CALM) for values in durations])
-    noise = float(np.mean(np.abs(single / calm - 1))) if len(single) > 1 else None
+def calm_reading(reading: dict[str, Any]) -> float | None:
+    """Tokens per second without the time that was lost; None if that was too much to trust."""
+    seconds, lost = reading["seconds"], reading["lost_seconds"]
+    return reading["tokens"] / (seconds - lost) if lost <= LOST_AT_MOST * seconds else None
+
+
+def rates(typical: Sequence[float], calm: Sequence[float]) -> dict[str, Any]:
+    """Medians. `noise` is the mean deviation of single figures from the calm one, relative; None
+    where there is one only."""
+    middle = median(calm) if calm else None
+    noise = None
+    if middle is not None and len(calm) > 1:
+        noise = round(float(np.mean([abs(rate / middle - 1) for rate in calm])), 4)
     return {
-        "typical": round(1 / float(np.median(pooled)), 3),
-        "calm": round(1 / calm, 3),
-        "noise": None if noise is None else round(noise, 4),
-        "calm_per_round": [round(1 / float(value), 3) for value in single],
-        "typical_per_round": [round(1 / float(np.median(values)), 3) for values in durations],
+        "typical": round(median(typical), 3),
+        "calm": None if middle is None else round(middle, 3),
+        "noise": noise,
+        "calm_each": [round(rate, 3) for rate in calm],
     }
 
 
@@ -278,13 +310,18 @@ def add(results: dict[str, Any], case: Case, models: Path, round_: dict[str, Any
     )
 
 
+def shown(rate: float | None) -> str:
+    return "      –" if rate is None else f"{rate:7.2f}"
+
+
 def table_line(name: str, entry: dict[str, Any]) -> str:
     prefill, decode, last = entry["prefill"], entry["decode"], entry["rounds"][-1]
     noise = "" if decode["noise"] is None else f" ±{decode['noise']:.0%}"
-    read = f"{prefill['calm']:7.1f} ({prefill['typical']:7.1f})" if prefill else " " * 17
+    read = f"{shown(prefill['calm'])} ({prefill['typical']:7.2f})" if prefill else " " * 17
     return (
         f"{name:42} read {read}  "
-        f"write {decode['calm']:7.2f} ({decode['typical']:7.2f}){noise}  "
+        f"write {shown(decode['calm'])} ({decode['typical']:7.2f}){noise}  "
+        f"{last['decode']['calm_steps']} calm steps, "
         f"stolen {last['decode']['stolen']:.0%} others {last['decode']['others']:.0%}"
     )
 
@@ -296,7 +333,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="of each case, in the end")
     parser.add_argument("--only", nargs="*", default=[""], help="parts of case names")
     parser.add_argument("--lock", type=Path, help="file to lock while measuring")
-    parser.add_argument("--quiet", type=float, help="throw away rounds that lost more than this")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     output = options.output or RESULTS / f"speed_truth_{options.set}.json"
@@ -304,22 +340,14 @@ def main() -> None:
     turn = Turn(options.lock)
     cases = [case for case in SETS[options.set] if any(part in case.name for part in options.only)]
     for wanted in range(1, options.rounds + 1):
-        behind = [case for case in cases if rounds_of(load(output), case) < wanted]
-        while behind:
-            case = behind.pop(0)
+        for case in cases:
+            if rounds_of(load(output), case) >= wanted:
+                continue
             path = MODELS[case.model].write(options.models)
             turn.take()
-            if options.quiet is not None and share_to_be_had() < 1 - options.quiet:
-                turn.offer()
-                behind.insert(0, case)
-                time.sleep(PAUSE_SECONDS)
-                continue
-            round_ = asyncio.run(measure(case, path))
-            turn.offer(after_seconds=TURN_SECONDS if options.quiet is None else 0.0)
-            if options.quiet is not None and disturbed(round_["decode"], options.quiet):
-                print(f"{case.name}: disturbed, again later", flush=True)
-                behind.append(case)
-                continue
+            rates = rates_now(case, path)
+            round_ = asyncio.run(measure(case, path)) | {"rates": rates}
+            turn.offer(after_seconds=TURN_SECONDS)
             results = load(output)
             results.setdefault("machine", describe())
             add(results, case, options.models, round_)

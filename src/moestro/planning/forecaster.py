@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,18 +10,14 @@ from typing import Any
 from moestro.hardware import Inventory
 from moestro.model import ModelSpec
 from moestro.planning.estimate import Estimate
-from moestro.planning.expert_cache import expert_cache
 from moestro.planning.observed import Residuals, corrected
-from moestro.planning.placement import HOST, Placement, gpu_capacities, gpu_name
-from moestro.planning.pricing import seconds_of
+from moestro.planning.placement import HOST, Placement, gpu_name
 from moestro.planning.rates import KernelRates
-from moestro.planning.recipe import Recipes
 from moestro.planning.roofline import ASSUMED, Where, assumed_range, assumed_rates
 from moestro.planning.settings import Settings
-from moestro.planning.speed import RESIDUAL, Forecaster, StepCost, label
+from moestro.planning.speed import RESIDUAL, Passes, Prices
 from moestro.planning.traffic import read_bytes
-from moestro.planning.transfer import computing_device, crossing_seconds, offload_seconds
-from moestro.planning.work import Operation, Pass
+from moestro.planning.work import Pass
 from moestro.planning.workload import Workload
 
 MTP_DEPTHS = (1, 2, 3, 4)
@@ -97,11 +92,11 @@ class MachineSpeed:
     ) -> float | None:
         """One request alone: its prompt read, its answer written; None where that is unknown.
         All that a search needs to know."""
-        steps = self._steps(settings, placement)
-        if steps is None:
+        passes = self.passes(settings, placement)
+        if passes is None:
             return None
-        decode = steps.decode_seconds(workload.depth, 1)
-        reading = steps.prompt_seconds(workload.prompt_tokens)
+        decode = passes.decode(workload.depth, 1)
+        reading = passes.prompt_seconds(workload.prompt_tokens)
         if decode.unknown or reading is None:
             return None
         return reading + workload.output_tokens * decode.seconds
@@ -125,21 +120,21 @@ class MachineSpeed:
         self, settings: Settings, placement: Placement, workload: Workload, *, alone: bool = False
     ) -> Speed | None:
         """The forecast before earlier runs correct it: what observations are compared with."""
-        steps = self._steps(settings, placement)
-        if steps is None:
+        passes = self.passes(settings, placement)
+        if passes is None:
             return None
         depth, streams = workload.depth, 1 if alone else workload.parallel
-        one = steps.decode_seconds(depth, 1)
-        reading = steps.prompt_seconds(workload.prompt_tokens)
+        one = passes.decode(depth, 1)
+        reading = passes.prompt_seconds(workload.prompt_tokens)
         if one.unknown or reading is None:
             return None
-        several = steps.decode_seconds(depth, streams).seconds if streams > 1 else one.seconds
+        several = passes.decode(depth, streams).seconds if streams > 1 else one.seconds
         return Speed(
-            decode=_estimate(1 / one.seconds, steps, prefill=False),
-            decode_total=_estimate(streams / several, steps, prefill=False),
+            decode=_estimate(1 / one.seconds, passes, prefill=False),
+            decode_total=_estimate(streams / several, passes, prefill=False),
             streams=streams,
-            prefill=_estimate(workload.prompt_tokens / reading, steps, prefill=True),
-            decode_ceiling=_ceiling(steps, depth),
+            prefill=_estimate(workload.prompt_tokens / reading, passes, prefill=True),
+            decode_ceiling=_ceiling(passes, depth),
         )
 
     def mtp_gains(
@@ -150,17 +145,17 @@ class MachineSpeed:
         t_verify grows with the experts that n + 1 tokens touch; t_draft is one pass through the
         MTP block and the output head. Empty where a part of it is unknown.
         """
-        steps = self._steps(settings, placement)
-        if steps is None or not self.model.mtp_layers:
+        passes = self.passes(settings, placement)
+        if passes is None or not self.model.mtp_layers:
             return ()
         depth = workload.depth
-        plain = steps.decode_seconds(depth, 1)
-        draft = steps.draft_seconds(depth)
+        plain = passes.decode(depth, 1)
+        draft = passes.draft_seconds(depth)
         if plain.unknown or draft is None:
             return ()
         gains = []
         for count in MTP_DEPTHS:
-            verify = steps.step(Pass(count + 1, 1, depth, count + 1)).seconds
+            verify = passes.cost(Pass(count + 1, 1, depth, count + 1)).seconds
             for acceptance in MTP_ACCEPTANCES:
                 tokens = 1 + sum(acceptance**place for place in range(1, count + 1))
                 gain = tokens * plain.seconds / (verify + count * draft)
@@ -188,141 +183,51 @@ class MachineSpeed:
         assumed = assumed_rates(replace(self.inventory, cpu=fewer), self.model)
         return None if assumed is None else {**assumed, **usable}
 
-    def price(
-        self, operation: Operation, device: str, rates: KernelRates, memory_share: float
-    ) -> float | None:
-        """Seconds of one operation on a device, worked out once."""
-        key = (operation, device, rates.threads, round(memory_share, 3))
-        if key not in self._prices:
-            self._prices[key] = seconds_of(operation, rates, memory_share)
-        return self._prices[key]
-
     @cached_property
-    def recipes(self) -> Recipes:
-        return Recipes(self.model)
+    def _prices(self) -> Prices:
+        return Prices(self.model)
 
     @cached_property
     def _rates(self) -> dict[int, Mapping[str, KernelRates] | None]:
         return {}
 
     @cached_property
-    def _prices(self) -> dict[tuple[Operation, str, int, float], float | None]:
+    def _passes(self) -> dict[tuple[object, ...], Passes]:
         return {}
 
-    @cached_property
-    def _known_steps(self) -> dict[tuple[object, ...], _Steps]:
-        return {}
-
-    def _steps(self, settings: Settings, placement: Placement) -> _Steps | None:
-        """The passes of a placement, each worked out once."""
+    def passes(self, settings: Settings, placement: Placement) -> Passes | None:
+        """The passes of a placement, each worked out once; None where `rates` is."""
         rates = self.rates(settings.threads)
         if rates is None:
             return None
         types = (settings.cache_type_k, settings.cache_type_v)
-        key = (placement, settings.threads, settings.ubatch, types, settings.expert_cache_bytes)
-        if key not in self._known_steps:
-            self._known_steps[key] = _Steps(self, rates, settings, placement)
-        return self._known_steps[key]
+        cache = (settings.expert_cache_bytes, settings.mtp_depth > 0)
+        key = (placement, settings.threads, settings.ubatch, types, cache)
+        if key not in self._passes:
+            self._passes[key] = Passes(
+                self.model, settings, rates, placement, self.inventory, self._prices
+            )
+        return self._passes[key]
 
 
-class _Steps(Forecaster):
-    """Passes over several devices: with what moves between them, and with the products of large
-    batches where the engine computes them. Adds operations up before it prices them."""
-
-    def __init__(
-        self,
-        machine: MachineSpeed,
-        rates: Mapping[str, KernelRates],
-        settings: Settings,
-        placement: Placement,
-    ) -> None:
-        super().__init__(machine.model, settings, rates, placement)
-        self.machine = machine
-        self.types = (settings.cache_type_k.upper(), settings.cache_type_v.upper())
-        self._costs: dict[Pass, StepCost] = {}
-        self._cache = expert_cache(
-            machine.model,
-            settings,
-            placement,
-            gpu_capacities(machine.inventory),
-            with_mtp=settings.mtp_depth > 0,
-        )
-
-    def step(self, batch: Pass) -> StepCost:
-        if batch not in self._costs:
-            self._costs[batch] = self._cost(batch)
-        return self._costs[batch]
-
-    def _cost(self, batch: Pass) -> StepCost:
-        cost = super().step(batch)
-        inventory = self.machine.inventory
-        tokens, cache = batch.tokens, self._cache
-        copies = offload_seconds(self.model, self.placement, inventory, tokens, cache)
-        if copies is None:
-            return replace(cost, unknown=cost.unknown | {"link"})
-        crossings = crossing_seconds(self.model, self.placement, tokens, cache)
-        return replace(cost, seconds=cost.seconds + copies + crossings)
-
-    def prompt_seconds(self, tokens: int, depth: int = 0) -> float | None:
-        """A prompt of `tokens` behind `depth` cells. All whole ubatches are taken at their middle
-        depth, in which cost is linear. None where something of it is unknown."""
-        size = min(self.settings.ubatch, tokens)
-        whole, rest = divmod(tokens, size)
-        if rest == 0:
-            whole, rest = whole - 1, size
-        last = self.step(Pass(rest, 1, depth + whole * size, 1))
-        if last.unknown:
-            return None
-        if not whole:
-            return last.seconds
-        middle = self.step(Pass(size, 1, depth + (whole - 1) * size // 2, 0))
-        return whole * middle.seconds + last.seconds
-
-    def draft_seconds(self, depth: int) -> float | None:
-        """One pass of one token through the MTP block and the output head; None where a part of it
-        was never measured."""
-        seconds, unknown = self._priced(Pass(1, 1, depth, 1), mtp=True)
-        return None if unknown else sum(seconds.values()) + self.rates[HOST].step
-
-    def _priced(
-        self, batch: Pass, *, mtp: bool = False
-    ) -> tuple[defaultdict[str, float], set[str]]:
-        kinds: defaultdict[str, float] = defaultdict(float)
-        unknown: set[str] = set()
-        offloads = bool(self.machine.inventory.gpus)
-        where = computing_device(self.placement, batch.tokens, offloads=offloads, cache=self._cache)
-        shares = {
-            device: rates.memory_share(self._weights[device])
-            for device, rates in self.rates.items()
-        }
-        listed = self.machine.recipes.of(batch, *self.types, mtp=mtp)
-        for operation, device, count in listed.on_devices(where):
-            seconds = self.machine.price(operation, device, self.rates[device], shares[device])
-            if seconds is None:
-                unknown.add(label(operation))
-            else:
-                kinds[label(operation)] += seconds * count
-        return kinds, unknown
-
-
-def _ceiling(steps: _Steps, depth: int) -> float | None:
+def _ceiling(passes: Passes, depth: int) -> float | None:
     """One token needs its bytes from each device in turn, so their times add up."""
     seconds = 0.0
-    listed = read_bytes(steps.model, steps.settings, steps.placement, depth)
+    listed = read_bytes(passes.model, passes.settings, passes.placement, depth)
     for device, size_bytes in listed.items():
-        best = steps.rates[device].best_bytes_per_second
+        best = passes.rates[device].best_bytes_per_second
         if best is None:
             return None
         seconds += size_bytes / best
     return 1 / seconds if seconds else None
 
 
-def _estimate(rate: float, steps: _Steps, *, prefill: bool) -> Estimate:
+def _estimate(rate: float, passes: Passes, *, prefill: bool) -> Estimate:
     """The least certain device in use decides how wide the range is."""
-    if any(steps.rates[device].measured_at == ASSUMED for device in steps.placement.devices):
-        low, high = assumed_range(prefill, _where(steps.placement))
+    if any(passes.rates[device].measured_at == ASSUMED for device in passes.placement.devices):
+        low, high = assumed_range(prefill, _where(passes.placement))
         return Estimate(rate, rate * low, rate * high, "assumed")
-    low = rate / (1 + RESIDUAL) / steps.rates[HOST].load
+    low = rate / (1 + RESIDUAL) / passes.rates[HOST].load
     return Estimate(rate, low, rate * (1 + RESIDUAL), "computed")
 
 

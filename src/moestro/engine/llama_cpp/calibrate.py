@@ -43,6 +43,7 @@ COMMON_ATTENTION: tuple[AttentionShape, ...] = (
 Progress = Callable[[str], None]
 
 PATIENCE_SECONDS = 20.0
+ROUNDS = 3
 
 
 def calibrate(
@@ -53,15 +54,17 @@ def calibrate(
     known: KernelRates | None = None,
     device: int = 0,
     patience_seconds: float = PATIENCE_SECONDS,
+    rounds: int = ROUNDS,
     quick: bool = False,
     progress: Progress = lambda _: None,
 ) -> KernelRates:
     """Measures `types` and `attention` and returns them merged into `known`.
 
     An interrupt (Ctrl-C) ends the measurement and keeps what it had learned. On a disturbed machine
-    up to `patience_seconds` more are spent on waiting for quiet moments. `quick` only shows that
-    everything works. `progress` is told what is about to be measured. Figures of another engine
-    release or number of threads are not kept.
+    up to `patience_seconds` more are spent on waiting for quiet moments. `rounds` are made of each
+    figure, and as many again where it was disturbed. `quick` only shows that everything works.
+    `progress` is told what is about to be measured. Figures of another engine release or number of
+    threads are not kept.
 
     Raises:
         EngineError: the engine cannot be used, or its process crashed before the first result.
@@ -75,6 +78,7 @@ def calibrate(
         "attention": [list(shape) for shape in attention],
         "common": known is None or not known.has_common,
         "patience_seconds": patience_seconds,
+        "rounds": rounds,
         "quick": quick,
     }
     process = subprocess.Popen(

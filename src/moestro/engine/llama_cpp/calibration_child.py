@@ -2,10 +2,10 @@
 
 Usage: python -m moestro.engine.llama_cpp.calibration_child REQUEST, with REQUEST in JSON:
 {"threads": 2, "types": ["Q4_K", …], "attention": [[128, 128, "F16", "F16"], …], "common": true,
-"quick": false, "patience_seconds": 20}.
+"quick": false, "patience_seconds": 20, "rounds": 3}.
 
-On a shared machine everything is measured in three rounds, and what was disturbed in each of them
-up to three times more. The median of the undisturbed ones
+On a shared machine everything is measured in several rounds, and what was disturbed in each of them
+as many times again. The median of the undisturbed ones
 counts: for seconds at a time a core is slower because a neighbour shares it, or faster because none
 does. Each result is what the quiet machine does; how much slower it is on the whole, since others
 use it too, is one more figure: `load`.
@@ -78,10 +78,9 @@ class Effort:
     prefill_depths: tuple[int, ...] = (0, 1536, 7680)
     batch: int = 512
     rounds: int = 3
-    more_rounds: int = 3
 
 
-QUICK = Effort(0.0, 0.0, 4 * MIB, (2 * MIB, 4 * MIB), (255, 1023), (255, 1023), (0,), 64, 1, 0)
+QUICK = Effort(0.0, 0.0, 4 * MIB, (2 * MIB, 4 * MIB), (255, 1023), (255, 1023), (0,), 64)
 """To see that everything works; the figures are worth little."""
 
 
@@ -193,13 +192,13 @@ class Calibration:
         self, common: bool, types: list[str], attention: list[tuple[int, int, str, str]]
     ) -> None:
         """Rounds of everything, and a few more of what was disturbed in each of them."""
-        while self.rounds < self.effort.rounds + self.effort.more_rounds:
+        while self.rounds < 2 * self.effort.rounds:
             if common:
                 self.common()
             self.types(types)
             self.attention(attention)
             self.rounds += 1
-            if self.clock.load < CALM_LOAD:
+            if self.clock.load < CALM_LOAD or self.effort is QUICK:
                 break
 
     def timed(self, timed: Timed) -> float:
@@ -401,7 +400,7 @@ def main() -> int:
     device = Device(library, int(request.get("device", 0)), int(request["threads"]))
     report.send("device", name=device.name, description=_description(library, device))
     threads, patience = int(request["threads"]), float(request["patience_seconds"])
-    effort = QUICK if request["quick"] else Effort()
+    effort = QUICK if request["quick"] else Effort(rounds=int(request["rounds"]))
     calibration = Calibration(device, report, threads, effort, patience)
     attention = [tuple(shape) for shape in request["attention"]]
     calibration.measure(request["common"], request["types"], attention)
