@@ -48,6 +48,34 @@ def test_parse_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    "text", ["9" * 400, "9" * 5000 + "GiB", "9" * 400 + ".5 GB", "8388608 TiB", str(1 << 63)]
+)
+def test_parse_size_refuses_more_than_any_machine_holds(text: str) -> None:
+    with pytest.raises(UsageError, match="more than any machine holds") as caught:
+        parse_size(text)
+    assert caught.value.hint
+    assert len(caught.value.sentence) < 100
+
+
+def test_parse_size_takes_what_an_integer_of_64_bits_holds() -> None:
+    assert parse_size("8388607 TiB") == 8388607 << 40
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + "s", "36501d"])
+def test_parse_duration_refuses_more_than_a_century(text: str) -> None:
+    with pytest.raises(UsageError, match="more than a hundred years") as caught:
+        parse_duration(text)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + " GB/s", "9300000000 GB/s", "0 GB/s", "0.5 B/s"])
+def test_parse_bandwidth_refuses_what_no_machine_has(text: str) -> None:
+    with pytest.raises(UsageError, match=r"more than any machine moves|less than a byte") as caught:
+        parse_bandwidth(text)
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("text", ["", "soon", "5 fortnights", "-3s"])
 def test_parse_duration_refuses(text: str) -> None:
     with pytest.raises(UsageError):

@@ -180,10 +180,9 @@ def engine_parts(said: EngineMemory) -> dict[str, tuple[int, int, int, int]]:
 def formula_parts(book: Ledger) -> dict[str, tuple[int, int, int, int]]:
     found = {}
     for device in book.devices:
-        graph = sum(line.size_bytes for line in device.lines if line.kind == "graph")
-        kinds = ("draft cache", "draft graph")
-        draft = sum(line.size_bytes for line in device.lines if line.kind in kinds)
-        found[device.device] = (device.weights_bytes, device.cache_bytes, graph, draft)
+        graph, draft = device.kind_bytes("graph"), device.kind_bytes("draft cache", "draft graph")
+        cache = device.cache_bytes + device.expert_cache_bytes
+        found[device.device] = (device.weights_bytes, cache, graph, draft)
     return found
 
 

@@ -1,12 +1,17 @@
 """Compares forecasts with the tokens per second that `speed_truth` measured.
 
-    python -m bench.planner.speed_error [--set test] [--calibrate] [--breakdown PART …]
+    python -m bench.planner.speed_error [--set test] [--stored] [--calibrate] [--breakdown PART …]
 
 Forecasts see a model's header and the machine's calibration, nothing else: headers are written anew
 from the case list, without weights. `--calibrate` measures what the cases need and was not measured
 yet, and stores it beside the results.
 
-Truth is what `speed_truth` calls calm: the machine while nobody takes its processors away. The
+On a shared machine the same kernel takes half as long again when a neighbour uses the other half
+of a core, for minutes, and nothing tells. So `speed_truth` measures the kernels of each case just
+before it, and forecasts use those; with `--stored` they use one calibration for all cases, as a
+user's do.
+
+Truth is what `speed_truth` calls calm: the machine while nobody disturbs it. The
 noise beside the error is the mean deviation of the single figures from their median.
 """
 
@@ -28,6 +33,7 @@ from bench.planner.kernel_rates import RESULTS, load_rates, rates_path
 from moestro.engine.llama_cpp.calibrate import AttentionShape, calibrate
 from moestro.model import ModelSpec, read_model
 from moestro.planning.placement import HOST
+from moestro.planning.rates import KernelRates
 from moestro.planning.speed import Passes
 from moestro.planning.work import Pass, attention_shapes, product_types
 
@@ -78,17 +84,28 @@ def measure_missing(cases: Iterable[Case], specs: dict[str, ModelSpec]) -> None:
         rates_path(threads).write_text(json.dumps(rates.to_json()) + "\n")
 
 
-def rows_of(case: Case, entry: dict[str, Any], passes: Passes) -> list[Row]:
+def rows_of(case: Case, entry: dict[str, Any], forecasts: list[Passes]) -> list[Row]:
+    """`forecasts` differ in when the kernels were measured; the middle one counts."""
     rows = []
     decode, prefill = entry["decode"], entry["prefill"]
     if decode["calm"] is not None:
-        step = passes.decode(decode["depth"], case.streams)
-        rows.append(_row(case, "decode", case.streams / step.seconds, decode))
+        steps = [passes.decode(decode["depth"], case.streams) for passes in forecasts]
+        rate = statistics.median(case.streams / step.seconds for step in steps)
+        rows.append(_row(case, "decode", rate, decode))
     if prefill is not None and prefill["calm"] is not None:
-        seconds = passes.prompt_seconds(case.prompt)
-        assert seconds is not None
-        rows.append(_row(case, "prefill", case.prompt / seconds, prefill))
+        times = [passes.prompt_seconds(case.prompt) for passes in forecasts]
+        rate = statistics.median(case.prompt / seconds for seconds in times if seconds)
+        rows.append(_row(case, "prefill", rate, prefill))
     return rows
+
+
+def rates_of(entry: dict[str, Any], stored: KernelRates) -> list[KernelRates]:
+    """Those of each round, where it has some: the stored ones with what was measured anew."""
+    found = []
+    for round_ in entry["rounds"]:
+        newer = {**stored.to_json(), **round_["rates"]}
+        found.append(stored.merged(KernelRates.from_json(newer)))
+    return found
 
 
 def _row(case: Case, what: str, forecast: float, truth: dict[str, Any]) -> Row:
@@ -127,6 +144,7 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, default="test")
     parser.add_argument("--calibrate", action="store_true", help="measure what is missing")
     parser.add_argument("--breakdown", nargs="*", help="show the parts of these cases")
+    parser.add_argument("--stored", action="store_true", help="forecast from one calibration")
     parser.add_argument("--truth", type=Path)
     options = parser.parse_args()
     rows: list[Row] = []
@@ -142,9 +160,12 @@ def main() -> None:
             if measured is None:
                 print(f"{case.name}: no calibration for {case.threads} threads")
                 continue
-            passes = Passes(specs[case.model], case.settings, {HOST: measured})
             entry = truth["cases"][case.name]
-            found = rows_of(case, entry, passes)
+            kernels = [measured] if options.stored else rates_of(entry, measured)
+            spec = specs[case.model]
+            forecasts = [Passes(spec, case.settings, {HOST: rates}) for rates in kernels]
+            passes = forecasts[0]
+            found = rows_of(case, entry, forecasts)
             rows += found
             for row in found:
                 noise = "" if row.noise is None else f"±{row.noise:.0%}"
@@ -170,7 +191,8 @@ def main() -> None:
          "truth": row.truth, "error": round(row.error, 4), "noise": row.noise}
         for row in rows
     ]  # fmt: skip
-    output = RESULTS / f"speed_error_{options.set}.json"
+    stored = "_stored" if options.stored else ""
+    output = RESULTS / f"speed_error_{options.set}{stored}.json"
     output.write_text(json.dumps(result, indent=1) + "\n")
 
 

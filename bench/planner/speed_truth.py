@@ -12,11 +12,11 @@ Reading: one stream alone, `prompt` tokens, the server's own clock. Writing: the
 tokens of the stream that began last, while all streams write; every stream gets one token a step.
 
 Shared machines disturb: other guests take the processors away, for milliseconds or for half of the
-time. So it is recorded when that happened (`stolen`), and two figures are kept of everything.
-`typical` is the median of all there was. `calm` is the machine while nobody disturbs it: of single
-steps the median of those during which no processor was taken away, of prompts the time without what
-was lost. A round with fewer than 10 such steps, or a prompt that lost more than three tenths of its
-time, has no calm figure.
+time, and a thread that would watch when costs the engine a twentieth of its speed. So what share was
+taken away (`stolen`) or used by others (`others`) is kept of every figure, writing is tried up to
+three times until that is little, and two rates are kept. `typical` is the median of all there was.
+`calm` is the machine while nobody disturbs it: the tenth percentile of the step times, and of prompts
+the median, of what lost at most a tenth of the processors.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from bench.planner.cases import MODELS, SETS, Case
 from bench.planner.completions import Completion, complete
 from bench.planner.kernel_rates import load_rates
 from bench.planner.machine import describe
-from bench.planner.stolen import Stolen
 from moestro.engine.llama_cpp.calibrate import calibrate
 from moestro.engine.llama_cpp.process import LlamaCppEngine
 from moestro.engine.protocol import EngineRequest
@@ -53,9 +52,11 @@ WARM_UP_ANSWER = 8
 PREFILL_REPEATS = 2
 TURN_SECONDS = 150.0
 QUANTILES = np.linspace(0, 1, 21)
-CALM_STEPS = 10
+TENTH = 2
+"""Place of the tenth percentile among the quantiles."""
 ATTEMPTS = 3
-LOST_AT_MOST = 0.3
+LITTLE = 0.05
+LOST_AT_MOST = 0.1
 SAMPLERS = ("temperature", "top_k", "top_p", "min_p", "samplers")
 
 
@@ -146,26 +147,25 @@ async def measure(case: Case, path: Path) -> dict[str, Any]:
         reading, writing = [], []
         for _ in range(PREFILL_REPEATS if case.prompt else 0):
             disturbance = Disturbance(engine.pid)
-            with Stolen() as stolen:
-                done = await complete(engine, prompt_of(case.prompt, vocabulary), 1)
-            reading.append(reading_of(done, stolen) | disturbance.shares())
+            done = await complete(engine, prompt_of(case.prompt, vocabulary), 1)
+            reading.append(reading_of(done) | disturbance.shares())
         prompts = [
             prompt_of(max(case.depth, SHORT_PROMPT), vocabulary) for _ in range(case.streams)
         ]
         deep = None
         for attempt in range(ATTEMPTS):
             disturbance = Disturbance(engine.pid)
-            with Stolen() as stolen:
-                streams = await asyncio.gather(
-                    *(
-                        complete(engine, prompt, case.lead + case.answer, cached=attempt > 0)
-                        for prompt in prompts
-                    )
+            streams = await asyncio.gather(
+                *(
+                    complete(engine, prompt, case.lead + case.answer, cached=attempt > 0)
+                    for prompt in prompts
                 )
+            )
+            shares = disturbance.shares()
             if attempt == 0 and case.depth and case.streams == 1:
-                deep = reading_of(streams[0], stolen)
-            writing.append(writing_of(case, streams, stolen) | disturbance.shares())
-            if writing[-1]["calm_steps"] >= CALM_STEPS:
+                deep = reading_of(streams[0]) | shares
+            writing.append(writing_of(case, streams) | shares)
+            if lost(shares) <= LITTLE:
                 break
     finally:
         await engine.stop()
@@ -173,7 +173,7 @@ async def measure(case: Case, path: Path) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "started_seconds": round(engine.started_seconds or 0.0, 2),
         "prefill": reading,
-        "decode": max(writing, key=lambda one: one["calm_steps"]),
+        "decode": min(writing, key=lost),
         "sampling": {key: sampling[key] for key in SAMPLERS if key in sampling},
     }
     if deep is not None:
@@ -181,27 +181,24 @@ async def measure(case: Case, path: Path) -> dict[str, Any]:
     return round_
 
 
-def reading_of(done: Completion, stolen: Stolen) -> dict[str, float]:
-    first = done.token_times[0]
+def lost(figures: dict[str, Any]) -> float:
+    return float(figures["stolen"] + figures["others"])
+
+
+def reading_of(done: Completion) -> dict[str, float]:
     return {
-        "lost_seconds": round(stolen.seconds(done.asked_at, first), 3),
         "seconds": round(done.timings["prompt_ms"] / 1e3, 4),
         "first_token_seconds": round(done.first_token_seconds, 4),
         "tokens": done.timings["prompt_n"],
     }
 
 
-def writing_of(case: Case, streams: Sequence[Completion], stolen: Stolen) -> dict[str, Any]:
+def writing_of(case: Case, streams: Sequence[Completion]) -> dict[str, Any]:
     """Step times while all streams write, as quantiles; `depth` is the mean cache length then."""
     last = max(streams, key=lambda stream: stream.token_times[0])
     begin, end = last.token_times[0], min(stream.token_times[-1] for stream in streams)
     times = np.array([at for at in last.token_times if at <= end + 1e-3])
     steps = np.diff(times)
-    calm = [
-        step
-        for step, start, stop in zip(steps, times, times[1:], strict=False)
-        if not stolen.seconds(start, stop)
-    ]
     written = [
         np.searchsorted(stream.token_times, [begin, end], side="right") for stream in streams
     ]
@@ -209,11 +206,6 @@ def writing_of(case: Case, streams: Sequence[Completion], stolen: Stolen) -> dic
     return {
         "steps": len(steps),
         "step_ms": [round(float(value) * 1e3, 3) for value in np.quantile(steps, QUANTILES)],
-        "calm_steps": len(calm),
-        "calm_ms": [round(float(ms) * 1e3, 3) for ms in np.quantile(calm, QUANTILES)]
-        if calm
-        else [],
-        "lost_seconds": round(stolen.seconds(begin, end), 3),
         "tokens_per_second": round(
             sum(int(counts[1] - counts[0]) for counts in written) / (end - begin), 3
         ),
@@ -230,14 +222,13 @@ def summary(case: Case, rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "prefill": rates(
             [p["tokens"] / p["seconds"] for r in rounds for p in r["prefill"]],
-            [rate for r in rounds for p in r["prefill"] if (rate := calm_reading(p)) is not None],
+            [p["tokens"] / p["seconds"] for r in rounds for p in r["prefill"] if is_calm(p)],
         )
         if case.prompt
         else None,
         "decode": rates(
             [case.streams * 1e3 / median(w["step_ms"]) for w in writing],
-            [case.streams * 1e3 / median(w["calm_ms"]) for w in writing
-             if w["calm_steps"] >= CALM_STEPS],
+            [case.streams * 1e3 / w["step_ms"][TENTH] for w in writing if is_calm(w)],
         ),
     }  # fmt: skip
     result["decode"]["depth"] = round(float(np.mean([w["depth"] for w in writing])))
@@ -245,15 +236,13 @@ def summary(case: Case, rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if deep:
         result["prefill_to_depth"] = rates(
             [p["tokens"] / p["seconds"] for p in deep],
-            [rate for p in deep if (rate := calm_reading(p)) is not None],
+            [p["tokens"] / p["seconds"] for p in deep if is_calm(p)],
         )
     return result
 
 
-def calm_reading(reading: dict[str, Any]) -> float | None:
-    """Tokens per second without the time that was lost; None if that was too much to trust."""
-    seconds, lost = reading["seconds"], reading["lost_seconds"]
-    return reading["tokens"] / (seconds - lost) if lost <= LOST_AT_MOST * seconds else None
+def is_calm(figures: dict[str, Any]) -> bool:
+    return lost(figures) <= LOST_AT_MOST
 
 
 def rates(typical: Sequence[float], calm: Sequence[float]) -> dict[str, Any]:
@@ -321,7 +310,6 @@ def table_line(name: str, entry: dict[str, Any]) -> str:
     return (
         f"{name:42} read {read}  "
         f"write {shown(decode['calm'])} ({decode['typical']:7.2f}){noise}  "
-        f"{last['decode']['calm_steps']} calm steps, "
         f"stolen {last['decode']['stolen']:.0%} others {last['decode']['others']:.0%}"
     )
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +15,22 @@ from rich.console import Console
 from moestro.cli import hardware
 from moestro.cli import hardware as verb
 from moestro.cli.main import main
+from moestro.cli.planning import stored_rates
 from moestro.cli.show_hardware import show_catalogue, show_inventory
+from moestro.engine.llama_cpp.calibrate import COMMON_ATTENTION, COMMON_TYPES
+from moestro.engine.llama_cpp.devices import EngineDevices
+from moestro.engine.llama_cpp.version import EXPECTED_VERSION
 from moestro.hardware import Cpu, Gpu, Inventory, Link, Memory, hardware_named
 from moestro.hardware.catalogue import catalogue
 from moestro.hardware.measure import host
 from moestro.hardware.measure.figure import Figure, figure_of
+from moestro.model import LocalFile, read_model
+from moestro.planning.rates import KernelRates
+from moestro.planning.work import attention_shapes, product_types
 from moestro.units import GIB
 from tests.hardware.machines import machine
+from tests.planning import kernel_rates
+from tests.tiny_models import write_tiny
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +158,7 @@ def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["--measure", "--hardware", "rtx-4090"], "cannot be measured"),
         (["--list", "--measure"], "nothing else"),
         (["--list", "--hardware", "rtx-4090"], "nothing else"),
+        (["--for", "demo"], "Add --measure"),
         (["surplus"], "surplus"),
     ],
 )
@@ -172,7 +183,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "measure_memory", memory)
     monkeypatch.setattr(host, "measure_disk", disk)
     # The engine's kernels take minutes; tests/engine/llama_cpp/test_calibrate.py times a few.
-    monkeypatch.setattr(hardware, "measure_engine", lambda _inventory: None)
+    monkeypatch.setattr(hardware, "measure_engine", lambda *_: ())
 
 
 @pytest.mark.usefixtures("quick")
@@ -238,3 +249,103 @@ def test_a_finding_of_severity_fail_is_status_1(
     broken = machine(findings=(Finding(Severity.FAIL, "code", "title"),))
     monkeypatch.setattr(verb, "_inventory", lambda _: replace(broken, name="x"))
     assert as_json(capsys, status=1)["findings"][0]["code"] == "code"
+
+
+def rates_of(type_: str, *, whole: bool = True, load: float = 1.0) -> KernelRates:
+    """What a calibration may return."""
+    rates = kernel_rates.machine(type_, engine_version=EXPECTED_VERSION, load=load)
+    return rates if whole else replace(rates, small={}, knee=None, sampling=None)
+
+
+class Calibrations:
+    """Stands in for `calibrate`: `calls` has what was asked, `answer` is returned."""
+
+    def __init__(self, answer: KernelRates) -> None:
+        self.answer = answer
+        self.calls: list[Any] = []
+
+    def __call__(self, threads: int, types: Any, attention: Any, **others: Any) -> KernelRates:
+        self.calls.append(SimpleNamespace(types=types, attention=attention, **others))
+        known = others["known"]
+        return known.merged(self.answer) if known else self.answer
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> EngineDevices:
+    """An engine that sees an integrated GPU and a card."""
+    found = EngineDevices(2, (1,))
+    monkeypatch.setattr("moestro.engine.llama_cpp.devices.engine_devices", lambda: found)
+    return found
+
+
+CALIBRATE = "moestro.engine.llama_cpp.calibrate.calibrate"
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_engine_is_measured_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = machine()
+    first = Calibrations(rates_of("Q2_K", load=3.0))
+    monkeypatch.setattr(CALIBRATE, first)
+    assert hardware.measure_engine(here, ["Q2_K"], []) == ()
+    assert [(call.known, call.anew, call.device) for call in first.calls] == [
+        (None, True, 2),  # the processor, by the engine's number
+        (None, True, 1),
+    ]
+    second = Calibrations(rates_of("F16"))
+    monkeypatch.setattr(CALIBRATE, second)
+    hardware.measure_engine(here, ["F16"], [])
+    assert all(call.anew and call.known.load == 3.0 for call in second.calls)
+    stored = stored_rates(here.identity)
+    assert stored.keys() == {"CPU", "GPU0"}
+    assert all((rates.load, {*rates.types}) == (1.0, {"Q2_K", "F16"}) for rates in stored.values())
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_part_does_not_replace_the_whole_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = machine(gpus=())
+    part = rates_of("F16", whole=False)
+    monkeypatch.setattr(CALIBRATE, lambda *_, **__: part)
+    (finding,) = hardware.measure_engine(here, ["F16"], [])
+    assert (finding.code, finding.evidence) == ("measurement-incomplete", "CPU")
+    assert not stored_rates(here.identity)["CPU"].has_common  # better than nothing
+    monkeypatch.setattr(CALIBRATE, lambda *_, **__: rates_of("F16"))
+    assert hardware.measure_engine(here, ["F16"], []) == ()
+    monkeypatch.setattr(CALIBRATE, lambda *_, **__: part)
+    (finding,) = hardware.measure_engine(here, ["F16"], [])
+    assert stored_rates(here.identity)["CPU"].has_common
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["hardware", "--measure", "--for", "no-such-file.gguf"]) == 1
+    err = capsys.readouterr().err
+    assert "no-such-file.gguf" in err
+    assert "measuring" not in err
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_model_needs_is_measured_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def engine(_: Inventory, types: Any, attention: Any) -> tuple[()]:
+        asked.append((types, attention))
+        return ()
+
+    monkeypatch.setattr(hardware, "measure_engine", engine)
+    assert main(["hardware", "--measure"]) == 0
+    assert asked.pop() == (list(COMMON_TYPES), list(COMMON_ATTENTION))
+    model = write_tiny("gemma3", tmp_path)
+    assert main(["hardware", "--measure", "--for", str(model)]) == 0
+    spec = read_model(LocalFile(model))
+    ((types, attention),) = asked
+    assert {*types} == {*COMMON_TYPES} | product_types(spec)
+    # The planner takes a cache of Q8_0 where one of F16 does not fit.
+    own = attention_shapes(spec) | attention_shapes(spec, "Q8_0", "Q8_0")
+    assert len(own) == 2
+    assert {*attention} == {*COMMON_ATTENTION} | own
+    assert len({*attention}) == len(attention)
+    assert len({*types}) == len(types)
+    capsys.readouterr()

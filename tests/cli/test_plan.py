@@ -85,6 +85,80 @@ def test_comparisons(moe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert totals[0] < totals[1]
 
 
+def test_a_comparison_names_what_fails_and_where(
+    moe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sound plan among several is worth a 0; what fails in the others is said once each."""
+    giant = header("DeepSeek-V3", tmp_path / "Giant.gguf")
+    several = ["plan", str(moe), "--compare", str(giant), "--hardware", CARD]
+    assert main(several) == 0
+    _, below = capsys.readouterr().out.split("one stream")
+    assert below.count("fail: ") == 1
+    assert "Giant.gguf: CPU needs" in below
+    assert moe.name not in below
+    wrong = ["--cache-type", "q8_0", "--flash-attention", "off", "--parallel", "300"]
+    assert main([*several, *wrong]) == 1
+    _, below = capsys.readouterr().out.split("one stream")
+    said = " ".join(below.split())
+    assert said.count("A quantized cache needs flash attention") == 1
+    assert said.count("The engine takes at most 256 streams") == 1
+    assert f"{moe.name}, Giant.gguf: --parallel 300" in said
+    status, _ = plan(capsys, *several[1:], *wrong)
+    assert status == 1
+
+
+WEAK_HOST = """
+[cpu]
+cores = 8
+[memory]
+size = "64 GiB"
+bandwidth = "10 GB/s"
+[[gpus]]
+name = "rtx-4090"
+pcie = "4.0 x16"
+"""
+
+
+def test_what_an_alternative_takes_from_the_expert_cache_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = header("Mixtral-8x7B", tmp_path / "Mixtral.gguf")
+    machine = tmp_path / "weak.toml"
+    machine.write_text(WEAK_HOST)
+    _, found = plan(capsys, str(model), "--hardware", str(machine))
+    assert found["settings"]["expert_cache_bytes"] > 0
+    assert main(["plan", str(model), "--hardware", str(machine)]) == 0
+    _, below = capsys.readouterr().out.split("what else would work")
+    assert "expert cache " in below
+
+
+def test_a_machine_whose_speed_is_unknown_says_what_is_missing(
+    moe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = tmp_path / "plain.toml"
+    described = (
+        '[memory]\nsize = "64 GiB"\nbandwidth = "80 GB/s"\n'
+        '[[gpus]]\nname = "Some Card"\nvendor = "amd"\nmemory = "24 GiB"\n'
+    )
+    arguments = ["plan", str(moe), "--hardware", str(machine), "--cpu-expert-layers", "9"]
+    machine.write_text(described)
+    assert main(arguments) == 0
+    assert "the bandwidth of Some Card is not known" in capsys.readouterr().out
+    machine.write_text(described + 'bandwidth = "1 TB/s"\n')
+    assert main(arguments) == 0
+    assert "the link between host and GPU is not known" in capsys.readouterr().out
+
+
+def test_the_chart_of_a_mac_draws_no_more_memory_than_its_budget(
+    moe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "chart.html"
+    arguments = ["plan", str(moe), "--hardware", "m4-max", "--budget", "30GiB"]
+    assert main([*arguments, "--chart", str(page)]) == 0
+    capsys.readouterr()
+    assert "all memory 30.0 GiB" in page.read_text(encoding="utf-8")
+
+
 def test_the_chart_opens_without_a_network(
     moe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from moestro.engine.llama_cpp.dry_run import DryRun, EngineMemory
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice
+from moestro.errors import EngineStartFailed
 from moestro.hardware import Inventory
 from moestro.hardware.gpu import Gpu
 from moestro.hardware.memory import Memory
@@ -21,7 +22,7 @@ from moestro.model import ModelSpec, read_model
 from moestro.planning.memory import Ledger, ledger
 from moestro.planning.placement import place
 from moestro.planning.settings import Settings
-from moestro.units import GIB
+from moestro.units import GIB, MIB
 from tests.shapes import PUBLISHED, write_header
 
 BASE = Settings(context=1000, parallel=3, threads=2)
@@ -81,9 +82,9 @@ def draft_bytes(book: Ledger) -> int:
 
 def check(book: Ledger, said: EngineMemory) -> None:
     exact = {
-        device.device: (device.weights_bytes, device.cache_bytes)
+        device.device: (device.weights_bytes, device.cache_bytes + device.expert_cache_bytes)
         for device in book.devices
-        if device.weights_bytes or device.cache_bytes
+        if device.weights_bytes or device.cache_bytes or device.expert_cache_bytes
     }
     assert exact == {
         device.device: (device.weights_bytes, device.cache_bytes)
@@ -139,5 +140,24 @@ def test_the_engines_figures_replace_the_formulae(tmp_path: Path):
     book = ledger(spec, settings, machine(), place(spec, settings), said)
     assert total(book) == engine_total(said)
     graph = next(line for line in book.devices[0].lines if line.kind == "graph")
-    assert graph.source == "measured"
+    assert graph.source == "computed"
     assert graph.size_bytes == said.devices[0].compute_bytes
+
+
+def test_the_expert_cache_is_told_apart_from_the_cache(tmp_path: Path):
+    spec = model("Qwen3.6-35B-A3B", tmp_path)
+    settings = replace(BASE, cpu_expert_layers=999, expert_cache_bytes=2 * GIB)
+    inventory, placement = machine(24), place(spec, settings, (24 * GIB,))
+    with DryRun(spec, [VirtualDevice("a", 25 * GIB, 24 * GIB)]) as engine:
+        said = engine.memory(settings)
+    by_engine = ledger(spec, settings, inventory, placement, said).device("GPU0")
+    by_formula = ledger(spec, settings, inventory, placement).device("GPU0")
+    assert by_engine.cache_bytes == by_formula.cache_bytes
+    assert 2 * GIB - 8 * MIB < by_engine.expert_cache_bytes <= 2 * GIB
+
+
+def test_more_tokens_than_the_engine_counts_are_refused(tmp_path: Path):
+    """2^30 tokens for each of 4 streams are 0 in 32 bits, and would take no memory at all."""
+    spec = model("SmolLM2-135M", tmp_path)
+    with DryRun(spec, ()) as engine, pytest.raises(EngineStartFailed, match="at most"):
+        engine.memory(replace(BASE, context=1 << 30, parallel=4))

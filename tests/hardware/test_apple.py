@@ -47,6 +47,9 @@ def test_asking_the_system(monkeypatch: pytest.MonkeyPatch):
     assert find_apple() == ((), ())
 
 
-@pytest.mark.parametrize(("text", "number"), [("12\n", 12), ("", None), ("-1", None), ("x", None)])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("12\n", 12), ("", None), ("-1", None), ("x", None), ("²", None), ("9" * 5000, None)],
+)
 def test_number(text: str, number: int | None):
     assert parse_number(text) == number

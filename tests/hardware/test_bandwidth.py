@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from moestro.errors import HardwareError
-from moestro.hardware.bandwidth import Bandwidth, memory_bandwidth, pcie_bandwidth
+from moestro.hardware.bandwidth import Bandwidth, BandwidthSource, memory_bandwidth, pcie_bandwidth
 from moestro.hardware.gpu import Gpu, Link
 from moestro.units import GIB
 
@@ -21,6 +21,20 @@ def test_pcie(generation: int, width: int, gigabytes: float):
     assert found.bytes_per_second / 1e9 == pytest.approx(gigabytes, rel=0.001)
     assert found.source == "computed"
     assert found.is_peak
+
+
+@pytest.mark.parametrize(
+    ("source", "peak"),
+    [
+        ("measured", False),
+        ("user", False),
+        ("catalogue", True),
+        ("computed", True),
+        ("assumed", True),
+    ],
+)
+def test_which_figures_are_peaks(source: BandwidthSource, peak: bool):
+    assert Bandwidth(1e9, source).is_peak is peak
 
 
 @pytest.mark.parametrize(("generation", "width"), [(0, 16), (8, 16), (4, 3), (4, 0)])
@@ -43,6 +57,8 @@ def test_memory():
         {"bytes_per_second": -1.0},
         {"bytes_per_second": math.inf},
         {"bytes_per_second": math.nan},
+        {"bytes_per_second": 10**400},
+        {"bytes_per_second": 10**5000},
         {"source": "rumour"},
         {"low": 2.0},
         {"high": 0.5},

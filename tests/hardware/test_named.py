@@ -117,9 +117,23 @@ def test_decimal_memory_is_taken_as_written():
         ("rtx-4090, 0 cores", "zero"),
         ("rtx-4090, 0 GiB", "zero"),
         ("rtx-4090, 64 GiB DDR5-5600 0 channels", "zero"),
-        ("rtx-4090, 64 GiB 0 GB/s", "zero"),
+        ("rtx-4090, 64 GiB 0 GB/s", "less than a byte"),
         ("rtx-4090, 64", "not hardware known here"),
         ("no-such-machine.toml", "cannot be read"),
+        # Numbers that overflow, or that Python does not read.
+        *(
+            (text.replace("N", digits), words)
+            for digits in ("9" * 400, "9" * 5000)
+            for text, words in (
+                ("cpu, N GiB", "more than any machine"),
+                ("cpu, 64 GiB N GB/s", "more than any machine"),
+                ("cpu, N GB/s nvme", "more than any machine"),
+                ("cpu, N cores", "not hardware known here"),
+                ("N x rtx-4090", "not hardware known here"),
+                ("cpu, 64 GiB N channels", "not understood"),
+                ("rtx-4090, PCIe 4.0 xN", "not a PCIe link"),
+            )
+        ),
     ],
 )
 def test_lines_that_are_refused(text: str, words: str):

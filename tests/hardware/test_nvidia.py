@@ -36,6 +36,19 @@ NVIDIA GB10, [N/A], [N/A], 12.1, [N/A], [N/A], [N/A], [N/A], Disabled
 """
 
 
+@pytest.mark.parametrize("free_bytes", [-1 << 20, 1 << 60])
+def test_impossible_free_memory_of_unknown_memory(free_bytes: int):
+    gpu, (finding,) = believe(Raw("NVIDIA GB10", None, free_bytes))
+    assert (gpu.memory_bytes, gpu.free_bytes, gpu.shared) == (None, None, True)
+    assert finding.evidence == f"{free_bytes:,} bytes free of an unknown size"
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "१२"])
+def test_numbers_that_no_driver_means(number: str):
+    (raw,) = parse_nvidia_list(f"NVIDIA H200, {number}, 5, 9.0, 5, 16, 5, 16, Disabled\n")
+    assert raw.total_bytes is None
+
+
 def test_list():
     desktop, server, spark = (believe(raw)[0] for raw in parse_nvidia_list(LIST))
     assert (desktop.name, desktop.memory_bytes) == ("NVIDIA GeForce RTX 4090", 24564 * MIB)

@@ -9,7 +9,7 @@ import pytest
 from moestro.hardware import Gpu, Graphics, this_inventory, this_machine
 from moestro.hardware.measure.figure import figure_of
 from moestro.hardware.measured import Measurements, keep
-from moestro.units import GIB
+from moestro.units import GIB, MIB
 
 
 def test_this_machine_agrees_with_the_system():
@@ -47,7 +47,28 @@ def test_a_gpu_of_unknown_memory_is_a_finding(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(this_machine, "find_graphics", lambda: found)
     inventory = this_inventory()
     assert inventory.gpus[0].memory_bytes is None
-    assert "gpu-memory-unknown" in [finding.code for finding in inventory.findings]
+    (finding,) = [found for found in inventory.findings if found.code == "gpu-memory-unknown"]
+    assert "unless --gpu-layers says so" in (finding.fix or "")
+
+
+def test_an_integrated_gpu_beside_a_discrete_one_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    card = Gpu("amd", "Radeon RX 7900 XTX", 24 * GIB, target="gfx1100")
+    inside = Gpu("amd", "Radeon 610M", 512 * MIB, target="gfx1036", shared=True)
+    monkeypatch.setattr(this_machine, "find_graphics", lambda: Graphics(gpus=(inside, card)))
+    inventory = this_inventory()
+    assert [gpu.name for gpu in inventory.gpus] == ["Radeon RX 7900 XTX"]
+    assert not inventory.memory.unified
+    (finding,) = [found for found in inventory.findings if "integrated" in found.code]
+    assert finding.evidence == "Radeon 610M"
+
+
+def test_integrated_gpus_alone_stay(monkeypatch: pytest.MonkeyPatch):
+    inside = Gpu("amd", "Radeon 8060S", GIB, target="gfx1151", shared=True)
+    monkeypatch.setattr(this_machine, "find_graphics", lambda: Graphics(gpus=(inside,)))
+    inventory = this_inventory()
+    assert [gpu.name for gpu in inventory.gpus] == ["Radeon 8060S"]
+    assert inventory.memory.unified
+    assert not [found for found in inventory.findings if "integrated" in found.code]
 
 
 def test_a_gpu_in_the_hosts_memory(monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ from moestro.hardware import hardware_named
 from moestro.hardware.toml_form import read_machine_file
 from moestro.units import GIB, MIB
 
+HUGE = "9" * 400
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "describe-a-machine.md"
 
 
@@ -96,6 +97,47 @@ def test_a_whole_machine_of_another_size(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("said", "shared"),
+    [
+        ('vendor = "apple"', True),
+        ('vendor = "apple"\nshared = true', True),
+        ('vendor = "amd"\nshared = true', True),
+        ('vendor = "amd"\nshared = false', False),
+        ('vendor = "nvidia"', False),
+    ],
+)
+def test_a_gpu_in_the_hosts_memory(tmp_path: Path, said: str, shared: bool):
+    text = f'[memory]\nsize = "32 GiB"\n[[gpus]]\nname = "X"\nmemory = "24 GiB"\n{said}\n'
+    inventory = read_machine_file(file(tmp_path, text))
+    (gpu,) = inventory.gpus
+    assert (gpu.shared, gpu.memory_bytes) == (shared, 24 * GIB)
+    assert inventory.memory.unified is shared
+
+
+def test_a_shared_gpu_beside_a_card_is_left_out(tmp_path: Path):
+    inside = '[[gpus]]\nname = "X"\nvendor = "amd"\nmemory = "8 GiB"\nshared = true\n'
+    inventory = read_machine_file(file(tmp_path, inside + '[[gpus]]\nname = "rtx-4090"\n'))
+    assert [gpu.name for gpu in inventory.gpus] == ["NVIDIA GeForce RTX 4090"]
+    assert "gpu-integrated-left-out" in [finding.code for finding in inventory.findings]
+
+
+def test_a_machines_own_gpu_beside_a_card_is_left_out(tmp_path: Path):
+    text = 'machine = "m2-ultra"\n[[gpus]]\nname = "rtx-4090"\n'
+    inventory = read_machine_file(file(tmp_path, text))
+    assert [gpu.vendor for gpu in inventory.gpus] == ["nvidia"]
+    assert not inventory.memory.unified
+    (assumed,) = [found for found in inventory.findings if found.code == "host-assumed"]
+    assert "for the GPU" not in (assumed.evidence or "")
+
+
+def test_more_memory_free_than_there_is_gets_a_hint(tmp_path: Path):
+    text = '[memory]\nsize = "8 GiB"\navailable = "9 GiB"\n'
+    with pytest.raises(UsageError, match=r"9.00 GiB.*8.00 GiB") as caught:
+        read_machine_file(file(tmp_path, text))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         # No units: the key is named.
@@ -136,6 +178,34 @@ def test_a_whole_machine_of_another_size(tmp_path: Path):
         ('[[gpus]]\nname = "m2-ultra"', "whole machine"),
         ('machine = "rtx-4090"', "is a GPU"),
         ('[[disks]]\nkind = "tape"', "must be one of nvme"),
+        # A GPU in the host's memory.
+        ('[[gpus]]\nname = "rtx-4090"\nshared = "yes"', r"gpus\[0\].shared must be true or false"),
+        (
+            '[[gpus]]\nname = "X"\nvendor = "apple"\nmemory = "8 GiB"\nshared = false',
+            r"gpus\[0\].shared: Apple",
+        ),
+        (
+            '[[gpus]]\nname = "X"\nvendor = "apple"\nmemory = "8 GiB"\npcie = "4.0 x8"',
+            r"gpus\[0\].pcie: a GPU that shares",
+        ),
+        (
+            '[[gpus]]\nname = "X"\nvendor = "apple"\nmemory = "8 GiB"\nfree = "7 GiB"',
+            r"gpus\[0\].free: a GPU that shares",
+        ),
+        (
+            '[memory]\nsize = "8 GiB"\n[[gpus]]\nname = "X"\nvendor = "apple"\nmemory = "9 GiB"',
+            "cannot share more memory",
+        ),
+        # Numbers that would overflow sooner or later.
+        (f"[cpu]\ncores = {HUGE}", "cpu.cores cannot be as large"),
+        (f"[cpu]\ncores = {HUGE * 20}", "is not TOML"),
+        (f"[cpu]\ncores = 0x{'f' * 5000}", "cpu.cores cannot be as large"),
+        (f"[cpu]\ncores = -0x{'f' * 5000}", "is not TOML"),
+        (f'[memory]\nsize = "{HUGE} GiB"', "memory.size: .*more than any machine"),
+        (f'[memory]\nbandwidth = "{HUGE} GB/s"', "memory.bandwidth: .*more than any machine"),
+        (f'[[gpus]]\nname = "rtx-4090"\ntflops_f16 = {HUGE}', "cannot be as large"),
+        ('[[gpus]]\nname = "rtx-4090"\ntflops_f16 = inf', "cannot be as large"),
+        ("x = " + "[" * 5000, "too deeply|is not TOML"),
         ("[memory", "is not TOML"),
         ("x" * (2 << 20), "too large"),
     ],
@@ -152,12 +222,21 @@ def test_a_misspelt_key_gets_a_suggestion(tmp_path: Path):
     assert "Did you mean channels?" in (caught.value.hint or "")
 
 
+def test_the_hint_names_each_key_once(tmp_path: Path):
+    with pytest.raises(UsageError) as caught:
+        read_machine_file(file(tmp_path, "nonsense = 1\n[[gpus]]\nname = 'rtx-4090'\n"))
+    keys = (caught.value.hint or "").removeprefix("Known are ").rstrip(".").split(", ")
+    assert sorted(keys) == sorted(("machine", "name", "system", "cpu", "memory", "gpus", "disks"))
+
+
 def test_files_that_cannot_be_read(tmp_path: Path):
     with pytest.raises(UsageError, match="No such file"):
         hardware_named(str(tmp_path / "none.toml"))
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(UsageError, match="cannot be read"):
         hardware_named(str(tmp_path / "folder.toml"))
+    with pytest.raises(UsageError, match="nobody here"):
+        hardware_named("~no-such-user-here/x.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="is not TOML"):
         hardware_named(str(tmp_path / "binary.toml"))

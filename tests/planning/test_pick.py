@@ -25,6 +25,8 @@ def picked(host: float, gpu: float = 0.0) -> str | None:
 
 def test_a_large_gpu_gets_six_bits_not_eight() -> None:
     assert picked(16, gpu=16) == "Q6_K"
+    _, because = pick(options(16, gpu=16)) or (None, "")
+    assert "up to Q6_K's 6.6 bits" in because
 
 
 def test_a_smaller_gpu_gets_what_fits_it_whole() -> None:

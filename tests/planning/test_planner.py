@@ -12,8 +12,10 @@ from moestro.hardware import Inventory, hardware_named
 from moestro.model import ModelSpec, read_model
 from moestro.planning import Plan, Planner, Settings, Wishes, make_plan
 from moestro.planning.forecaster import MachineSpeed
+from moestro.planning.observed import Residuals
 from moestro.planning.placement import block_count, expert_blocks
 from moestro.units import GIB
+from tests.planning.kernel_rates import machine as measured_machine
 from tests.shapes import PUBLISHED, write_header
 
 NAMES = (
@@ -96,8 +98,9 @@ def test_every_setting_has_exactly_one_reason(specs: dict[str, ModelSpec]) -> No
             for wishes in (Wishes(), Wishes(context=4096, parallel=3, gpu_layers=2, ubatch=64)):
                 reasons = [reason.setting for reason in planned(spec, machine, wishes).reasons]
                 assert len(reasons) == len(set(reasons))
-                # The cache types are chosen together, and share a reason.
-                assert set(reasons) == names - {"cache_type_v"}
+                # The cache types are chosen together, and share a reason. Where the cache goes
+                # is not chosen.
+                assert set(reasons) == names - {"cache_type_v", "cache_on_host"}
 
 
 def test_what_the_user_fixed_stays_fixed(specs: dict[str, ModelSpec]) -> None:
@@ -231,6 +234,7 @@ def test_a_cache_for_experts_where_the_link_is_faster_than_the_host(
     assert plan.fits
     assert plan.settings.expert_cache_bytes > GIB
     assert plan.settings.cpu_expert_layers == len(expert_blocks(model))
+    assert plan.settings.context >= 8192, "an expert cache is no reason for less context"
     without = planned(model, weak, Wishes(expert_cache_bytes=0))
     assert without.settings.expert_cache_bytes == 0
     assert plan.request_seconds is not None
@@ -330,3 +334,88 @@ def test_a_trial_that_the_engine_confirmed_is_not_given_up(specs: dict[str, Mode
 
     planner = Planner(model, card, Wishes(), MachineSpeed(model, card), engine)
     assert make_plan(planner, with_alternatives=False).fits
+
+
+def test_more_tokens_than_the_engine_counts(specs: dict[str, ModelSpec]) -> None:
+    wishes = Wishes(context=1 << 30, parallel=4)
+    plan = planned(specs["SmolLM2-135M"], hardware_named("rtx-4090"), wishes)
+    assert "too-many-tokens" in codes(plan, Severity.FAIL)
+
+
+def test_the_context_holds_the_described_request(specs: dict[str, ModelSpec]) -> None:
+    card, model = hardware_named("rtx-4090"), specs["Qwen3-30B-A3B"]
+    one_half = planned(model, card, Wishes(prompt_tokens=20_000))
+    assert one_half.settings.context >= 20_000 + one_half.workload.output_tokens
+    tight = Wishes(prompt_tokens=6000, output_tokens=1000, budget_bytes=int(19.5 * GIB))
+    assert planned(model, card, tight).settings.context >= 7000
+    for plan in (one_half, planned(model, card, tight)):
+        assert "workload-beyond-context" not in codes(plan, Severity.WARN)
+
+
+def test_what_was_not_measured_here_is_assumed(specs: dict[str, ModelSpec]) -> None:
+    """The host's own rates lack the types of this file: its bandwidth still tells something."""
+    here = replace(host(64), source="this machine")
+    model = specs["Qwen3-30B-A3B"]
+    own = {"CPU": measured_machine("F32", "Q8_0", threads=8)}
+    planner = Planner(model, here, Wishes(), MachineSpeed(model, here, own))
+    speed = make_plan(planner).speed
+    assert speed is not None
+    assert speed.decode.source == "assumed"
+    known = {"CPU": measured_machine("F32", "Q4_K", "Q6_K", threads=8)}
+    planner = Planner(model, here, Wishes(), MachineSpeed(model, here, known))
+    speed = make_plan(planner).speed
+    assert speed is not None
+    assert speed.decode.source == "computed"
+
+
+def test_blocks_move_to_the_gpu_that_has_room(specs: dict[str, ModelSpec]) -> None:
+    """In proportion to memory the smaller card is 0.12 GiB short, and the larger one has room."""
+    pair = hardware_named("rtx-4090, rtx-3060")
+    plan = planned(specs["Mixtral-8x7B"], pair, Wishes(context=8192, parallel=4))
+    assert plan.fits
+    assert plan.settings.cpu_expert_layers == 0
+
+
+def test_nothing_is_put_on_a_gpu_of_unknown_memory(specs: dict[str, ModelSpec]) -> None:
+    card = hardware_named("rtx-4090")
+    nameless = replace(card, gpus=(replace(card.gpus[0], memory_bytes=None, free_bytes=None),))
+    plan = planned(specs["Mixtral-8x7B"], nameless)
+    assert plan.ledger.device("GPU0").weights_bytes == 0
+    assert plan.fits
+
+
+def test_no_rate_is_above_the_ceiling(specs: dict[str, ModelSpec]) -> None:
+    for name in ("Mixtral-8x7B", "DeepSeek-V3"):
+        speed = planned(specs[name], hardware_named("rtx-4090")).speed
+        assert speed is not None
+        assert speed.decode_ceiling is not None
+        assert speed.decode.low <= speed.decode.expected <= speed.decode.high
+        assert speed.decode.high <= speed.decode_ceiling
+
+
+def test_advice_begins_with_what_the_user_fixed(specs: dict[str, ModelSpec]) -> None:
+    fixed = Wishes(gpu_layers=99, cpu_expert_layers=0)
+    plan = planned(specs["Mixtral-8x7B"], hardware_named("rtx-4090"), fixed)
+    finding = next(f for f in plan.findings if f.code == "memory-short")
+    assert (finding.fix or "").startswith("Without --gpu-layers and --cpu-expert-layers")
+
+
+def test_the_search_sees_what_earlier_runs_taught(specs: dict[str, ModelSpec]) -> None:
+    model, here = specs["Qwen3-30B-A3B"], replace(host(64), source="this machine")
+    slower = Residuals(tuple(("qwen3moe", "assumed", 0.5) for _ in range(50)))
+    plain, taught = MachineSpeed(model, here), MachineSpeed(model, here, residuals=slower)
+    plan = make_plan(Planner(model, here, Wishes(), taught))
+    trial = Planner(model, here, Wishes(), taught).trial(plan.settings)
+    assert trial.request_seconds == pytest.approx(plan.request_seconds)
+    before = plain.request_seconds(plan.settings, trial.placement, trial.workload)
+    assert before is not None
+    assert trial.request_seconds is not None
+    assert trial.request_seconds > 1.2 * before
+
+
+def test_a_forecast_that_cannot_be_says_what_it_lacks(specs: dict[str, ModelSpec]) -> None:
+    card = hardware_named("rtx-4090")
+    unlinked = replace(card, gpus=(replace(card.gpus[0], link=None),))
+    plan = planned(specs["Mixtral-8x7B"], unlinked)
+    assert plan.speed is None
+    assert plan.speed_missing == ("link",)

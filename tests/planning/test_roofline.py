@@ -135,7 +135,7 @@ class TestRates:
 
     def test_starts_of_products_add_up_to_one_start_for_each(self, moe: ModelSpec) -> None:
         """With memory and arithmetic that cost nothing, only the starts are left."""
-        inventory = with_bandwidth(hardware_named("rtx-4090"), 1e9)
+        inventory = with_bandwidth(hardware_named("rtx-4090"), 1e6)
         gpu = replace(inventory.gpus[0], tflops_f16=1e12)
         rates = assumed_rates(replace(inventory, gpus=(gpu,)), moe)
         assert rates is not None

@@ -12,6 +12,7 @@ from moestro.cli.show_plan import anatomy_line, machine_line, plan_name
 from moestro.errors import MoestroError
 from moestro.planning import Plan
 from moestro.planning.frontier import TYPES, Point
+from moestro.planning.placement import HOST
 from moestro.units import GIB, format_bytes
 
 _PARTS = (
@@ -117,9 +118,8 @@ def _size_figure(plan: Plan, points: Sequence[Point]) -> Any:
 
 def _all_memory_bytes(plan: Plan) -> int | None:
     """Of host and GPUs together, the same memory counted once; None where part of it is unknown."""
-    memory = plan.hardware.memory
-    if memory.unified:
-        return memory.available_bytes
+    if plan.hardware.memory.unified:
+        return plan.ledger.device(HOST).capacity_bytes
     sizes = [device.capacity_bytes for device in plan.ledger.devices]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None

@@ -118,7 +118,7 @@ def _one(
         show_plan(plan, Console(highlight=False))
         if chart is not None:
             print(f"\nThe chart is in {chart}.")
-    return 1 if any_failed((*plan.model.findings, *plan.findings)) else 0
+    return 1 if _failed(plan) else 0
 
 
 def _ready_to_show() -> None:
@@ -161,7 +161,11 @@ def _compared(plans: list[tuple[str, Plan]], *, as_json: bool) -> int:
         from moestro.cli.show_plan import show_comparison
 
         show_comparison(plans, Console(highlight=False))
-    return 1 if all(plan.fits is False for _, plan in plans) else 0
+    return 1 if all(_failed(plan) for _, plan in plans) else 0
+
+
+def _failed(plan: Plan) -> bool:
+    return any_failed((*plan.model.findings, *plan.findings))
 
 
 def _label(name: str, place: Inventory, names: list[str], places: list[Inventory]) -> str:

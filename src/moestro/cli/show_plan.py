@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePath
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moestro.cli.anatomy import finding_table
-from moestro.findings import Severity
+from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory
 from moestro.model import ModelSpec
 from moestro.model.splits import model_name
@@ -21,7 +22,6 @@ from moestro.units import format_bytes, format_count, format_rate
 _SILENT = {
     "tensor_split": None,
     "expert_cache_bytes": 0,
-    "cache_on_host": False,
     "unified": False,
     "flash_attention": "auto",
     "context_checkpoints": 0,
@@ -72,6 +72,27 @@ def show_comparison(plans: list[tuple[str, Plan]], console: Console) -> None:
         )
     console.print(table)
     console.print(Text("decode and prefill in tokens/s, one stream", style="dim"))
+    for finding in _shared_failures(plans):
+        console.print()
+        console.print(finding_table(finding))
+
+
+def _shared_failures(plans: list[tuple[str, Plan]]) -> Iterator[Finding]:
+    """What fails in any plan, each kind once, with the names of the plans beside its numbers."""
+    found: dict[str, list[tuple[str, Finding]]] = {}
+    for name, plan in plans:
+        for finding in (*plan.model.findings, *plan.findings):
+            if finding.severity is Severity.FAIL:
+                found.setdefault(finding.code, []).append((name, finding))
+    for failures in found.values():
+        first = failures[0][1]
+        names: dict[str, list[str]] = {}
+        for name, finding in failures:
+            names.setdefault(finding.evidence or "", []).append(name)
+        lines = [": ".join(filter(None, (", ".join(n), words))) for words, n in names.items()]
+        fixes = {finding.fix for _, finding in failures}
+        fix = first.fix if len(fixes) == 1 else "Plan one of them alone: that says what would fit."
+        yield replace(first, evidence="\n".join(lines), fix=fix)
 
 
 def _compared_rate(plan: Plan, rate: Estimate) -> str:
@@ -137,10 +158,7 @@ def _fits(plan: Plan) -> Text:
 def _speed_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     speed = plan.speed
     if speed is None:
-        if plan.hardware.source == "this machine":
-            yield "speed", "unknown: measure this machine once with moestro hardware --measure"
-        else:
-            yield "speed", "unknown: too little is said of this machine's bandwidths"
+        yield "speed", f"unknown: {_why_unknown(plan)}"
         return
     ceiling = speed.decode_ceiling
     at_most = f", ceiling {_number(ceiling)}" if ceiling is not None else ""
@@ -163,6 +181,21 @@ def _speed_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     if speed.streams > 1:
         total = _range(speed.decode_total)
         yield "together", f"{total} tokens/s from {speed.streams} streams at once"
+
+
+def _why_unknown(plan: Plan) -> str:
+    """What a forecast would need, by `Plan.speed_missing`."""
+    machine = plan.hardware
+    kinds = [kind for kind in plan.speed_missing if kind not in ("bandwidth", "link")]
+    if machine.source == "this machine" and (kinds or "bandwidth" in plan.speed_missing):
+        return "measure this machine once with moestro hardware --measure"
+    if "bandwidth" in plan.speed_missing:
+        without = [] if machine.memory.bandwidth else ["memory"]
+        without += [gpu.name for gpu in machine.gpus if not (gpu.bandwidth or gpu.shared)]
+        return escape(f"the bandwidth of {' and '.join(dict.fromkeys(without))} is not known")
+    if "link" in plan.speed_missing:
+        return "the link between host and GPU is not known"
+    return f"nothing is known of how fast {', '.join(kinds)} would be"
 
 
 def _memory_table(plan: Plan) -> Table:
@@ -282,6 +315,9 @@ def _moved(mine: Settings, theirs: Settings) -> str:
         words.append(f"{abs(layers)} {'more' if layers > 0 else 'fewer'} layer{plural} on the GPU")
     if theirs.ubatch != mine.ubatch:
         words.append(f"ubatch {theirs.ubatch}")
+    if theirs.expert_cache_bytes != mine.expert_cache_bytes:
+        size = theirs.expert_cache_bytes
+        words.append(f"expert cache {format_bytes(size)}" if size else "no expert cache")
     if theirs.cache_type_k != mine.cache_type_k:
         words.append(f"cache {theirs.cache_type_k}")
     return ", ".join(words)

@@ -176,4 +176,4 @@ def _positive(text: str) -> int | None:
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"\d+", text.strip()) else None
+    return int(text) if re.fullmatch(r"\d{1,19}", text.strip(), re.ASCII) else None

@@ -6,6 +6,7 @@ Standard library only: the set-up asks for GPUs before anything is installed.
 from __future__ import annotations
 
 import platform
+import re
 
 from moestro.findings import Finding, Severity
 from moestro.hardware.gpu import Gpu
@@ -60,4 +61,4 @@ def default_share_bytes(total_bytes: int) -> int:
 def parse_number(text: str) -> int | None:
     """A number of zero or more; None for anything else."""
     text = text.strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else None

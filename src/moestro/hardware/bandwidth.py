@@ -33,9 +33,9 @@ class Bandwidth:
     """One figure.
 
     *measured* is what a program reached: the median, with `low` and `high` the slowest and the
-    fastest repetition. *catalogue* and *computed* are the peak that the maker's figures give;
-    no program reaches it. *user* is what a machine's description says. `detail` tells how it was
-    had: threads, sizes, a date.
+    fastest repetition. *catalogue* and *computed* are the peak that the maker's figures give, and
+    *assumed* is that of a usual machine; no program reaches it. *user* is what a machine's
+    description says. `detail` tells how it was had: threads, sizes, a date.
     """
 
     bytes_per_second: float
@@ -54,7 +54,7 @@ class Bandwidth:
     @property
     def is_peak(self) -> bool:
         """Whether this is the hardware's limit, not what a program reaches."""
-        return self.source in ("catalogue", "computed")
+        return self.source in ("catalogue", "computed", "assumed")
 
 
 def pcie_bandwidth(generation: int, width: int) -> Bandwidth:

@@ -229,7 +229,7 @@ def parse_pcie(text: str) -> tuple[int, int]:
         UsageError: not a generation and a width.
     """
     found = re.fullmatch(
-        r"\s*(?:pcie)?\s*(?:gen)?\s*([1-7])(?:\.0)?\s*[x×]\s*(\d+)\s*", text, re.IGNORECASE
+        r"\s*(?:pcie)?\s*(?:gen)?\s*([1-7])(?:\.0)?\s*[x×]\s*(\d{1,3})\s*", text, re.IGNORECASE
     )
     if found is None:
         raise UsageError(f"“{text}” is not a PCIe link.", hint="Write it like PCIe 4.0 x16.")
@@ -242,7 +242,7 @@ def parse_capability(text: str) -> Version:
     Raises:
         UsageError: not two numbers.
     """
-    found = re.fullmatch(r"(\d+)\.(\d+)", str(text))
+    found = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", str(text))
     if found is None:
         raise UsageError(f"“{text}” is not a compute capability.", hint='Write it like "8.9".')
     return int(found[1]), int(found[2])

@@ -12,6 +12,7 @@ from moestro.hardware.catalogue import MachineRow
 from moestro.hardware.cpu import Cpu
 from moestro.hardware.disk import Disk
 from moestro.hardware.gpu import Gpu
+from moestro.hardware.integrated import used_gpus
 from moestro.hardware.inventory import Inventory, InventorySource
 from moestro.hardware.memory import Memory
 from moestro.units import GIB, format_bytes
@@ -62,7 +63,10 @@ def build(said: Description) -> Inventory:
     assumed: list[str] = []
     memory = _memory(said, assumed)
     cpu = _cpu(said, assumed)
-    gpus = (*_own_gpu(said, memory, assumed), *said.gpus)
+    share: list[str] = []
+    gpus, left_out = used_gpus((*_own_gpu(said, memory, share), *said.gpus))
+    if not left_out:
+        assumed += share
     finding = Finding(
         Severity.INFO,
         "host-assumed",
@@ -78,7 +82,7 @@ def build(said: Description) -> Inventory:
         memory=replace(memory, unified=any(gpu.shared for gpu in gpus)),
         disks=said.disks,
         gpus=gpus,
-        findings=(*said.findings, *([finding] if assumed else [])),
+        findings=(*said.findings, *left_out, *([finding] if assumed else [])),
     )
 
 
@@ -97,7 +101,11 @@ def _memory(said: Description, assumed: list[str]) -> Memory:
         taken = format_bytes(total_bytes - available_bytes)
         assumed.append(f"{taken} of memory taken by the system")
     elif available_bytes > total_bytes:
-        raise UsageError("More memory is said to be available than there is.")
+        raise UsageError(
+            f"More memory is said to be available ({format_bytes(available_bytes)}) "
+            f"than there is ({format_bytes(total_bytes)}).",
+            hint="Say how large the memory is, or name less of it as available.",
+        )
     return Memory(
         total_bytes=total_bytes,
         available_bytes=available_bytes,

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import math
+from typing import Final
 
 from moestro.errors import HardwareError
+
+MOST: Final = (1 << 63) - 1
+"""No count, size or rate of a machine is above this; what is overflows sooner or later."""
+
+
+def check_finite(name: str, value: float) -> None:
+    """Raises HardwareError for a value that is no number or is absurdly large."""
+    if not _number(value):
+        raise HardwareError(f"{name} cannot be as large as that, or is no number at all.")
 
 
 def check_positive(**values: float | None) -> None:
     """Raises HardwareError for the first value that is not a finite number above zero."""
     for name, value in values.items():
         if value is not None and not (_number(value) and value > 0):
-            raise HardwareError(f"{_words(name)} must be a number above zero, not {value!r}.")
+            raise HardwareError(f"{_words(name)} must be a number above zero, not {_shown(value)}.")
 
 
 def check_not_negative(**values: float | None) -> None:
     """Raises HardwareError for the first value that is not a finite number of zero or more."""
     for name, value in values.items():
         if value is not None and not (_number(value) and value >= 0):
-            raise HardwareError(f"{_words(name)} must be a number of zero or more, not {value!r}.")
+            raise HardwareError(
+                f"{_words(name)} must be a number of zero or more, not {_shown(value)}."
+            )
 
 
 def check_order(smaller: str, small: float | None, larger: str, large: float | None) -> None:
@@ -28,7 +39,14 @@ def check_order(smaller: str, small: float | None, larger: str, large: float | N
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= MOST  # nan and the infinities are not
+
+
+def _shown(value: object) -> str:
+    huge = isinstance(value, int) and abs(value) > MOST
+    return f"more than {MOST:,}" if huge else repr(value)
 
 
 def _words(name: str) -> str:

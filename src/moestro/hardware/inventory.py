@@ -37,7 +37,10 @@ class Inventory:
             raise HardwareError(f"“{self.source}” is not where an inventory can come from.")
         for gpu in self.gpus:
             if gpu.shared and (gpu.memory_bytes or 0) > self.memory.total_bytes:
-                raise HardwareError(f"{gpu.name} cannot share more memory than the machine has.")
+                raise HardwareError(
+                    f"{gpu.name} cannot share more memory than the machine has.",
+                    hint="Its memory is a part of the host's: name less of it, or more for that.",
+                )
 
     @property
     def usable_memory_bytes(self) -> int:

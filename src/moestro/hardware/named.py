@@ -22,12 +22,12 @@ EXAMPLE = "2 × rtx-4090, 128 GiB DDR5-5600 dual channel, PCIe 4.0 x8, 16 cores"
 _CHANNEL_WORDS = {
     "single": 1, "dual": 2, "triple": 3, "quad": 4, "six": 6, "eight": 8, "octa": 8, "twelve": 12,
 }  # fmt: skip
-_COUNT = re.compile(r"(\d+)(?:\s*[x×*]\s*|\s+(?=\D))(.+)", re.IGNORECASE)
-_CORES = re.compile(r"(\d+)\s*(?:physical\s+)?cores?", re.IGNORECASE)
+_COUNT = re.compile(r"(\d{1,9})(?:\s*[x×*]\s*|\s+(?=\D))(.+)", re.IGNORECASE)
+_CORES = re.compile(r"(\d{1,9})\s*(?:physical\s+)?cores?", re.IGNORECASE)
 _DISK = re.compile(r"(?:(.+?/s)\s*)?(nvme|ssd|hdd)(?:\s*(?:at\s+)?(.+?/s))?", re.IGNORECASE)
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)(?!/)(?:\s+(.*))?", re.IGNORECASE)
 _KIND = re.compile(r"(?:LP)?DDR\d[X]?-(\d{3,5})", re.IGNORECASE)
-_CHANNELS = re.compile(rf"({'|'.join(_CHANNEL_WORDS)}|\d+)[ -]?channels?", re.IGNORECASE)
+_CHANNELS = re.compile(rf"({'|'.join(_CHANNEL_WORDS)}|\d{{1,9}})[ -]?channels?", re.IGNORECASE)
 _RATE = re.compile(r"\d+(?:\.\d+)?\s*[KMGT]i?B/s", re.IGNORECASE)
 _MOST_GPUS = 64
 
@@ -40,14 +40,28 @@ def hardware_named(text: str) -> Inventory:
             file that cannot be read as a machine.
     """
     text = text.strip()
-    if text.casefold().endswith(".toml") or (("/" in text) and Path(text).expanduser().is_file()):
+    if text.casefold().endswith(".toml") or _is_file(text):
         from moestro.hardware.toml_form import read_machine_file
 
-        return read_machine_file(Path(text).expanduser())
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError as error:
+            raise UsageError(
+                f"{text} cannot be read: nobody here has that home folder.", hint="Check the path."
+            ) from error
+        return read_machine_file(path)
     try:
         return build(_read_line(text))
     except HardwareError as error:
         raise UsageError(f"“{text}”: {error.sentence}", hint=error.hint) from error
+
+
+def _is_file(text: str) -> bool:
+    """Whether `text` is the path of a file; a line with a bandwidth has a slash in it too."""
+    try:
+        return "/" in text and Path(text).expanduser().is_file()
+    except (OSError, RuntimeError):  # too long for a path, or the home of nobody
+        return False
 
 
 @dataclass(slots=True)

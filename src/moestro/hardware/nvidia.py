@@ -92,7 +92,8 @@ def believe(raw: Raw) -> tuple[Gpu, tuple[Finding, ...]]:
         doubt("memory size", f"{total_bytes:,} bytes")
         total_bytes = free_bytes = None
     if free_bytes is not None and not 0 <= free_bytes <= (total_bytes or _MOST_MEMORY_BYTES):
-        doubt("amount of free memory", f"{free_bytes:,} bytes free of {total_bytes or '?':,}")
+        whole = "an unknown size" if total_bytes is None else f"{total_bytes:,}"
+        doubt("amount of free memory", f"{free_bytes:,} bytes free of {whole}")
         free_bytes = None
     if total_bytes is None:
         free_bytes = None  # on its own it tells nothing
@@ -234,7 +235,7 @@ def _link(raw: Raw) -> Link | None:
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"-?\d+", text) else None
+    return int(text) if re.fullmatch(r"-?\d{1,18}", text, re.ASCII) else None
 
 
 def _version(text: str) -> Version | None:

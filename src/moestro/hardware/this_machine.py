@@ -11,6 +11,7 @@ from moestro.hardware.cpu import this_cpu
 from moestro.hardware.disk import Disk, disk_of
 from moestro.hardware.gpu import Gpu
 from moestro.hardware.graphics import Graphics, find_graphics
+from moestro.hardware.integrated import used_gpus
 from moestro.hardware.inventory import Inventory
 from moestro.hardware.limits import Limits, read_limits
 from moestro.hardware.memory import Memory, this_memory
@@ -28,7 +29,8 @@ def this_inventory(*, gpus: bool = True) -> Inventory:
     limits = read_limits() if platform.system() == "Linux" else Limits()
     graphics = find_graphics() if gpus else Graphics()
     memory = this_memory(limits)
-    found = [_within_host(gpu, memory) for gpu in graphics.gpus]
+    used, left_out = used_gpus(graphics.gpus)
+    found = [_within_host(gpu, memory) for gpu in used]
     inventory = Inventory(
         name=None,
         source="this machine",
@@ -37,7 +39,7 @@ def this_inventory(*, gpus: bool = True) -> Inventory:
         memory=replace(memory, unified=any(gpu.shared for gpu in found)),
         disks=tuple(disk for disk, _ in disks_here()),
         gpus=tuple(found),
-        findings=(*graphics.findings, *_unknown_memory(found)),
+        findings=(*graphics.findings, *left_out, *_unknown_memory(found)),
     )
     return with_measured(with_catalogue(inventory))
 
@@ -57,7 +59,8 @@ def _unknown_memory(gpus: list[Gpu]) -> list[Finding]:
             "gpu-memory-unknown",
             f"How much memory {gpu.name} has is unknown",
             None,
-            "Nothing is planned for it. Describe this machine in a file to plan with it.",
+            "Nothing is planned for it unless --gpu-layers says so. "
+            "Describe this machine in a file to plan with it.",
         )
         for gpu in gpus
         if gpu.memory_bytes is None

@@ -17,6 +17,7 @@ from moestro.hardware.bandwidth import Bandwidth
 from moestro.hardware.catalogue import MachineRow, find_row, parse_capability, parse_pcie
 from moestro.hardware.described import Description, build
 from moestro.hardware.disk import DISK_KINDS, Disk
+from moestro.hardware.facts import check_finite
 from moestro.hardware.gpu import VENDORS, Gpu, Link
 from moestro.hardware.inventory import Inventory
 from moestro.hardware.named import with_slot
@@ -46,8 +47,10 @@ def read_machine_file(path: Path) -> Inventory:
         raise UsageError(f"{path} is too large to describe a machine.")
     try:
         tables = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOML's and UTF-8's errors, and numbers of thousands of digits
         raise UsageError(f"{path} is not TOML: {error}.") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply to describe a machine.") from error
     try:
         return build(_description(tables, path.stem))
     except (UsageError, HardwareError) as error:
@@ -62,14 +65,17 @@ class _Table:
             raise UsageError(f"“{name}” must be a table.", hint=f"Begin it with [{name}].")
         self.name = name
         self.content = content
-        self.known: list[str] = []
+        self.known: dict[str, None] = {}  # ordered, each once
 
     def path(self, key: str) -> str:
         return f"{self.name}.{key}" if self.name else key
 
+    def know(self, *keys: str) -> None:
+        self.known |= dict.fromkeys(keys)
+
     def get(self, key: str, kind: type[Read], what: str) -> Read | None:
         """The value, None where the key is absent; any other type is refused."""
-        self.known.append(key)
+        self.know(key)
         value = self.content.get(key)
         if value is None:
             return None
@@ -86,16 +92,19 @@ class _Table:
     def whole(self, key: str) -> int | None:
         value = self.get(key, int, "a whole number")
         if value is not None and value <= 0:
-            raise UsageError(f"{self.path(key)} must be above zero, not {value}.")
+            raise UsageError(f"{self.path(key)} must be above zero, not {_shown(value)}.")
+        if value is not None:
+            check_finite(self.path(key), value)
         return value
 
     def number(self, key: str) -> float | None:
-        self.known.append(key)
+        self.know(key)
         value = self.content.get(key)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UsageError(f"{self.path(key)} must be a number, not {_shown(value)}.")
+        check_finite(self.path(key), value)
         return float(value)
 
     def size(self, key: str) -> int | None:
@@ -106,7 +115,7 @@ class _Table:
         return None if rate is None else Bandwidth(rate, "user")
 
     def _with_unit(self, key: str, parse: Callable[[str], Read], example: str) -> Read | None:
-        self.known.append(key)
+        self.know(key)
         value = self.content.get(key)
         if value is None:
             return None
@@ -149,7 +158,7 @@ def _description(content: dict[str, Any], file_name: str) -> Description:
         system=top.text("system", ("Linux", "Darwin", "Windows")),
         machine=machine,
     )
-    top.known += _TABLES
+    top.know(*_TABLES)
     said = _with_cpu(said, _Table("cpu", content.get("cpu", {})))
     said = _with_memory(said, _Table("memory", content.get("memory", {})))
     gpus = [gpu for table in top.tables("gpus") for gpu in _gpus(table)]
@@ -220,18 +229,22 @@ def _gpus(table: _Table) -> list[Gpu]:
     bandwidth, link_bandwidth = table.rate("bandwidth"), table.rate("host_to_device")
     pcie, capability = table.text("pcie"), table.text("capability")
     target, tflops = table.text("target"), table.number("tflops_f16")
-    display = table.get("display", bool, "true or false")
+    display, shared = (table.get(key, bool, "true or false") for key in ("display", "shared"))
     table.end()
     gpu = _base(table, name, vendor, memory_bytes)
+    if shared is None:
+        shared = gpu.shared or gpu.vendor == "apple"
+    _check_shared(table, gpu, shared)
     if pcie is not None:
         gpu = with_slot(gpu, *parse_pcie(pcie))
-    link = gpu.link
+    link = None if shared else gpu.link
     if link_bandwidth is not None:
         link = replace(link or Link(), bandwidth=link_bandwidth)
     gpu = replace(
         gpu,
         memory_bytes=memory_bytes or gpu.memory_bytes,
         free_bytes=free_bytes,
+        shared=shared,
         bandwidth=bandwidth or gpu.bandwidth,
         capability=parse_capability(capability) if capability else gpu.capability,
         target=target or gpu.target,
@@ -240,6 +253,22 @@ def _gpus(table: _Table) -> list[Gpu]:
         display=display,
     )
     return [gpu] * count
+
+
+def _check_shared(table: _Table, gpu: Gpu, shared: bool) -> None:
+    """A GPU either works in the host's memory or hangs on a link."""
+    if gpu.vendor == "apple" and not shared:
+        raise UsageError(
+            f"{table.path('shared')}: Apple's GPUs have no memory of their own.",
+            hint="Leave the key out, or write shared = true.",
+        )
+    for key in ("pcie", "host_to_device", "free"):
+        if shared and table.content.get(key) is not None:
+            raise UsageError(
+                f"{table.path(key)}: a GPU that shares the host's memory has none of its own, "
+                "and no link to it.",
+                hint=f"Leave out {key}; what is free is said with memory.available.",
+            )
 
 
 def _base(table: _Table, name: str, vendor: str | None, memory_bytes: int | None) -> Gpu:
@@ -285,5 +314,8 @@ def _disk(table: _Table) -> Disk:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python prints
+        return "a number of thousands of digits"
     return text if len(text) <= 40 else text[:39] + "…"

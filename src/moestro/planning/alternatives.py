@@ -71,7 +71,19 @@ def nearest(planner: Planner, chosen: Trial) -> tuple[str, ...]:
 
 
 def _nearest(planner: Planner, chosen: Trial) -> Iterator[str]:
-    settings = chosen.settings
+    settings, wishes = chosen.settings, planner.wishes
+    fixed = {
+        "--gpu-layers": wishes.gpu_layers,
+        "--cpu-expert-layers": wishes.cpu_expert_layers,
+        "--expert-cache": wishes.expert_cache_bytes,
+    }
+    given = [option for option, value in fixed.items() if value is not None]
+    if given:
+        free = planner.with_wishes(
+            replace(wishes, gpu_layers=None, cpu_expert_layers=None, expert_cache_bytes=None)
+        )
+        if free.best(settings.context, settings.parallel).fits:
+            yield f"without {' and '.join(given)} it would fit"
     for context in _halves(settings.context):
         for parallel in dict.fromkeys((settings.parallel, 1)):
             if (context, parallel) == (settings.context, settings.parallel):

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from moestro.findings import Finding, Severity
 from moestro.planning.expert_cache import expert_cache
-from moestro.planning.placement import expert_blocks
+from moestro.planning.placement import HOST, expert_blocks
 from moestro.planning.planner import Planner, Trial
+from moestro.planning.settings import INT_MAX
 from moestro.units import format_bytes
 
 MOST_STREAMS = 256
@@ -33,7 +34,7 @@ def _memory(trial: Trial, nearest: Sequence[str]) -> Iterator[Finding]:
     if not short:
         return
     takes = trial.takes_bytes
-    if trial.shared_bytes is not None:
+    if trial.shared_bytes is not None and HOST in short:
         parts = [
             f"host and GPU share {format_bytes(trial.shared_bytes)}, "
             f"{format_bytes(trial.total_bytes)} are needed"
@@ -92,6 +93,14 @@ def _contradictions(planner: Planner, trial: Trial) -> Iterator[Finding]:
             "A quantized cache needs flash attention",
             f"--cache-type {settings.cache_type_v} with --flash-attention off",
             "Leave --flash-attention out, or take --cache-type f16.",
+        )
+    if settings.context * settings.parallel > INT_MAX:
+        yield Finding(
+            Severity.FAIL,
+            "too-many-tokens",
+            f"The engine counts at most {INT_MAX:,} tokens in its cache",
+            f"{settings.context:,} for each of {settings.parallel} streams",
+            "Lower --context or --parallel.",
         )
     if settings.parallel > MOST_STREAMS:
         yield Finding(
@@ -154,8 +163,9 @@ def _unknowns(planner: Planner, trial: Trial) -> Iterator[Finding]:
             "The memory figures leave the cache out"
             + ("." if asked else "; of a GGUF of this model the engine could tell it."),
         )
+    told = {finding.code for finding in planner.machine.findings}
     for device in trial.ledger.devices:
-        if device.capacity_bytes is None:
+        if device.capacity_bytes is None and "gpu-memory-unknown" not in told:
             yield Finding(
                 Severity.UNKNOWN,
                 "capacity-unknown",

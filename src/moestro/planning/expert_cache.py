@@ -32,10 +32,12 @@ MOST_TOKENS = 32
 
 @dataclass(frozen=True, slots=True)
 class ExpertCache:
-    """`sizes` are bytes on each GPU, and of the maps on the host. `share` is how much of the host's
-    experts the slots hold, `most_tokens` the largest pass that goes through the cache."""
+    """`sizes` are bytes on each GPU, and of the maps on the host. `blocks` are those whose experts
+    go through the cache (a group that is too small gets none), `share` is how much of them the
+    slots hold, `most_tokens` the largest pass that does so."""
 
     sizes: dict[str, int]
+    blocks: frozenset[int]
     share: float
     most_tokens: int
 
@@ -46,7 +48,7 @@ class _Group:
 
     expert_bytes: tuple[int, ...]
     experts: int
-    blocks: int = 0
+    blocks: list[int] = field(default_factory=list)
     host_bytes: int = 0
 
     def alloc_bytes(self, slots: int) -> int:
@@ -55,7 +57,7 @@ class _Group:
 
     def slots(self, budget_bytes: int) -> int:
         """The most slots whose banks fit into the budget."""
-        low, high = 0, self.blocks * self.experts
+        low, high = 0, len(self.blocks) * self.experts
         while low < high:
             middle = (low + high + 1) // 2
             if self.alloc_bytes(middle) <= budget_bytes:
@@ -92,6 +94,7 @@ def expert_cache(
     total = sum(shares.get(name, 0) for name in devices) or 1
     found: dict[str, int] = {}
     maps_bytes, held_bytes, tokens = 0, 0.0, MOST_TOKENS
+    cached: list[_Group] = []
     for name, device in devices.items():
         for group in device.groups.values():
             share = shares.get(name, 0) / total * group.host_bytes / device.host_bytes
@@ -100,14 +103,16 @@ def expert_cache(
                 continue
             found[name] = found.get(name, 0) + group.alloc_bytes(slots)
             map_bytes = _SLOT_BYTES * group.experts
-            maps_bytes += group.blocks * (map_bytes + -map_bytes % HOST_ALIGNMENT)
-            held_bytes += group.host_bytes * slots / (group.blocks * group.experts)
+            maps_bytes += len(group.blocks) * (map_bytes + -map_bytes % HOST_ALIGNMENT)
+            held_bytes += group.host_bytes * slots / (len(group.blocks) * group.experts)
+            cached.append(group)
             if slots < group.experts:
                 tokens = min(tokens, slots // model.experts.used)
     if not found:
         return None
-    share = held_bytes / sum(device.host_bytes for device in devices.values())
-    return ExpertCache({HOST: maps_bytes, **found}, share, tokens)
+    blocks = frozenset(block for group in cached for block in group.blocks)
+    share = held_bytes / sum(group.host_bytes for group in cached)
+    return ExpertCache({HOST: maps_bytes, **found}, blocks, share, tokens)
 
 
 def _groups(model: ModelSpec, placement: Placement, *, with_mtp: bool) -> dict[str, _Device]:
@@ -128,7 +133,7 @@ def _groups(model: ModelSpec, placement: Placement, *, with_mtp: bool) -> dict[s
         if layout not in groups:
             experts = tensors[0].shape[2]
             groups[layout] = _Group(tuple(t.size_bytes // experts for t in tensors), experts)
-        groups[layout].blocks += 1
+        groups[layout].blocks.append(block)
         groups[layout].host_bytes += sum(tensor.size_bytes for tensor in tensors)
     return devices
 

@@ -14,7 +14,7 @@ ASKED = "you asked for it"
 
 
 def reasons(planner: Planner, trial: Trial, streams: Streams) -> tuple[Reason, ...]:
-    """One for each field of `Settings`, but for the two cache types, which share one."""
+    """One for each field of `Settings` that is chosen here; the two cache types share one."""
     return _Explainer(planner, trial, streams).reasons()
 
 
@@ -43,8 +43,6 @@ class _Explainer:
         self.cpu_expert_layers()
         self.tensor_split()
         self.expert_cache()
-        where = "beside the layers that use it"
-        self.because("cache_on_host", where, "computed")
         self.mtp()
         self.bounds()
         return tuple(self.found)
@@ -55,6 +53,8 @@ class _Explainer:
             return self.because("ubatch", ASKED, "user")
         if not self.trial.fits or not self.planner.gpu_bytes:
             return self.because("ubatch", "the engine's default", "assumed")
+        if settings.ubatch == 512 and self.trial.request_seconds is None:
+            return self.because("ubatch", "the engine's default; speed is unknown", "assumed")
         if settings.ubatch == 512:
             return self.because("ubatch", "no other makes a request 2 % faster", "computed")
         default = self.planner.best(settings.context, settings.parallel, ubatches=(512,))
@@ -82,12 +82,13 @@ class _Explainer:
         self.because("flash_attention", why, "assumed")
 
     def gpu_layers(self) -> None:
-        settings = self.trial.settings
-        if not self.planner.gpu_bytes:
-            why = ASKED if self.planner.wishes.gpu_layers is not None else "no GPU was found"
-            return self.because("gpu_layers", why, "computed")
-        if self.planner.wishes.gpu_layers is not None:
+        settings, wish = self.trial.settings, self.planner.wishes.gpu_layers
+        if wish is not None and settings.gpu_layers == wish:
             return self.because("gpu_layers", ASKED, "user")
+        if not self.planner.gpu_bytes:
+            return self.because("gpu_layers", "no GPU was found", "computed")
+        if wish is not None:
+            return self.because("gpu_layers", _fewer_than(wish), "file")
         every = block_count(self.planner.model) + 1
         if (settings.gpu_layers or 0) >= every:
             return self.because("gpu_layers", "every block and the output head", "computed")
@@ -95,9 +96,9 @@ class _Explainer:
         return self.because("gpu_layers", f"of {every}; one more {more}", "computed")
 
     def cpu_expert_layers(self) -> None:
-        settings = self.trial.settings
+        settings, wish = self.trial.settings, self.planner.wishes.cpu_expert_layers
         with_experts = len(expert_blocks(self.planner.model))
-        if self.planner.wishes.cpu_expert_layers is not None:
+        if wish is not None and settings.cpu_expert_layers == wish:
             return self.because("cpu_expert_layers", ASKED, "user")
         if not with_experts:
             return self.because("cpu_expert_layers", "the model has no experts", "file")
@@ -105,6 +106,8 @@ class _Explainer:
             return self.because(
                 "cpu_expert_layers", "without a GPU all are on the host", "computed"
             )
+        if wish is not None:
+            return self.because("cpu_expert_layers", _fewer_than(wish), "file")
         if not settings.cpu_expert_layers:
             every = (settings.gpu_layers or 0) > block_count(self.planner.model)
             which = "all experts" if every else "those of the layers on it"
@@ -125,8 +128,7 @@ class _Explainer:
             return self.because("expert_cache_bytes", ASKED, "user")
         seconds = trial.request_seconds
         if trial.settings.expert_cache_bytes:
-            why = f"a request takes {seconds:.1f} s, more with layers of experts instead"
-            return self.because("expert_cache_bytes", f"{why}; uniform routing", "assumed")
+            return self.because("expert_cache_bytes", self._against_none(), "assumed")
         other = planner.with_expert_cache(trial)
         if other is None or other.request_seconds is None or seconds is None:
             return self.because("expert_cache_bytes", "whole layers first", "assumed")
@@ -136,6 +138,17 @@ class _Explainer:
             f"against {seconds:.1f} s, if routing is uniform; text hits such a cache more often"
         )
         return self.because("expert_cache_bytes", why, "assumed")
+
+    def _against_none(self) -> str:
+        """What the chosen cache brings over the best that does without: layers of experts there."""
+        settings, planner = self.trial.settings, self.planner
+        without = planner.with_wishes(replace(planner.wishes, expert_cache_bytes=0)).best(
+            settings.context, settings.parallel, ubatches=(settings.ubatch,)
+        )
+        mine, other = self.trial.request_seconds, without.request_seconds
+        if not without.fits or mine is None or other is None:
+            return "without it nothing fits"
+        return f"a request takes {mine:.1f} s, {other:.1f} s without one, if routing is uniform"
 
     def _over(self, **change: int) -> str:
         """By how much a GPU would be short with one setting moved."""
@@ -175,3 +188,7 @@ class _Explainer:
         else:
             total = format_bytes(each * settings.context_checkpoints * settings.parallel)
             self.because("context_checkpoints", f"they take {total} at most", "computed")
+
+
+def _fewer_than(wish: int) -> str:
+    return f"all that there are; you asked for {wish}"

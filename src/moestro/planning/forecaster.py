@@ -17,7 +17,7 @@ from moestro.planning.roofline import ASSUMED, Where, assumed_range, assumed_rat
 from moestro.planning.settings import Settings
 from moestro.planning.speed import RESIDUAL, Passes, Prices
 from moestro.planning.traffic import read_bytes
-from moestro.planning.work import Pass
+from moestro.planning.work import Pass, product_types
 from moestro.planning.workload import Workload
 
 MTP_DEPTHS = (1, 2, 3, 4)
@@ -99,7 +99,24 @@ class MachineSpeed:
         reading = passes.prompt_seconds(workload.prompt_tokens)
         if decode.unknown or reading is None:
             return None
-        return reading + workload.output_tokens * decode.seconds
+        writing = _estimate(1 / decode.seconds, passes, prefill=False)
+        rate = corrected(writing, self.residuals, self.model.architecture).expected
+        return reading + workload.output_tokens / rate
+
+    def missing(
+        self, settings: Settings, placement: Placement, workload: Workload
+    ) -> tuple[str, ...]:
+        """What a forecast would need and is not known: kinds of work, "link", or "bandwidth"."""
+        passes = self.passes(settings, placement)
+        if passes is None:
+            return ("bandwidth",)
+        size = min(settings.ubatch, workload.prompt_tokens)
+        costs = [
+            passes.decode(workload.depth, 1),
+            passes.decode(workload.depth, workload.parallel),
+            passes.cost(Pass(size, 1, 0, 1)),
+        ]
+        return tuple(sorted(frozenset[str]().union(*(cost.unknown for cost in costs))))
 
     def forecast(
         self, settings: Settings, placement: Placement, workload: Workload, *, alone: bool = False
@@ -128,13 +145,16 @@ class MachineSpeed:
         reading = passes.prompt_seconds(workload.prompt_tokens)
         if one.unknown or reading is None:
             return None
-        several = passes.decode(depth, streams).seconds if streams > 1 else one.seconds
+        several = passes.decode(depth, streams) if streams > 1 else one
+        if several.unknown:
+            return None
+        ceiling = _ceiling(passes, depth)
         return Speed(
-            decode=_estimate(1 / one.seconds, passes, prefill=False),
-            decode_total=_estimate(streams / several, passes, prefill=False),
+            decode=_under(ceiling, _estimate(1 / one.seconds, passes, prefill=False)),
+            decode_total=_estimate(streams / several.seconds, passes, prefill=False),
             streams=streams,
             prefill=_estimate(workload.prompt_tokens / reading, passes, prefill=True),
-            decode_ceiling=_ceiling(passes, depth),
+            decode_ceiling=ceiling,
         )
 
     def mtp_gains(
@@ -176,12 +196,18 @@ class MachineSpeed:
             if name != HOST or rates.threads == threads
         }
         names = {HOST, *(gpu_name(number) for number in range(len(self.inventory.gpus)))}
-        if names <= set(usable):
+        needed = frozenset(product_types(self.model))
+        if names <= set(usable) and all(rates.covers(needed) for rates in usable.values()):
             return usable
         cpu = self.inventory.cpu
         fewer = replace(cpu, usable_cores=min(threads, cpu.usable_cores))
         assumed = assumed_rates(replace(self.inventory, cpu=fewer), self.model)
-        return None if assumed is None else {**assumed, **usable}
+        if assumed is None:
+            return usable if names <= set(usable) else None
+        return {
+            name: usable[name].completed(rates, needed) if name in usable else rates
+            for name, rates in assumed.items()
+        }
 
     @cached_property
     def _prices(self) -> Prices:
@@ -201,7 +227,7 @@ class MachineSpeed:
         if rates is None:
             return None
         types = (settings.cache_type_k, settings.cache_type_v)
-        cache = (settings.expert_cache_bytes, settings.mtp_depth > 0)
+        cache = (settings.expert_cache_bytes, settings.mtp_depth > 0, settings.cache_on_host)
         key = (placement, settings.threads, settings.ubatch, types, cache)
         if key not in self._passes:
             self._passes[key] = Passes(
@@ -213,13 +239,22 @@ class MachineSpeed:
 def _ceiling(passes: Passes, depth: int) -> float | None:
     """One token needs its bytes from each device in turn, so their times add up."""
     seconds = 0.0
-    listed = read_bytes(passes.model, passes.settings, passes.placement, depth)
+    listed = read_bytes(
+        passes.model, passes.settings, passes.placement, depth, passes.cached_blocks
+    )
     for device, size_bytes in listed.items():
         best = passes.rates[device].best_bytes_per_second
         if best is None:
             return None
         seconds += size_bytes / best
     return 1 / seconds if seconds else None
+
+
+def _under(ceiling: float | None, estimate: Estimate) -> Estimate:
+    if ceiling is None:
+        return estimate
+    low, expected = min(estimate.low, ceiling), min(estimate.expected, ceiling)
+    return Estimate(expected, low, min(estimate.high, ceiling), estimate.source)
 
 
 def _estimate(rate: float, passes: Passes, *, prefill: bool) -> Estimate:

@@ -89,6 +89,15 @@ class DeviceLedger:
     def part_bytes(self, part: Part) -> int:
         return sum(line.size_bytes for line in self.lines if line.part == part)
 
+    def kind_bytes(self, *kinds: str) -> int:
+        """Of the lines of these kinds."""
+        return sum(line.size_bytes for line in self.lines if line.kind in kinds)
+
+    @property
+    def expert_cache_bytes(self) -> int:
+        """The cache for experts or its maps, which the engine counts with the cache."""
+        return self.kind_bytes("expert cache", "maps of the expert cache")
+
     @property
     def weights_bytes(self) -> int:
         return self.part_bytes("weights")
@@ -217,9 +226,11 @@ class _Book:
     def _by_engine(self, engine: EngineMemory) -> None:
         source: Source = "computed"  # by the engine, which takes no memory for it
         note = "the engine's dry run"
+        experts = self._expert_cache()  # of which the engine's figure is the sum with the cache
         for device in engine.devices:
             self._weights(device, source, note)
-            self._add(device.device, "cache", "cache", device.cache_bytes, source, note)
+            own = device.cache_bytes - experts.get(device.device, 0)
+            self._add(device.device, "cache", "cache", own, source, note)
             self._add(device.device, "compute", "graph", device.compute_bytes, source, note)
         for device in engine.draft:
             name = device.device
@@ -301,7 +312,8 @@ class _Book:
                 name = self._cache_device(layer.index)
                 self._add(name, "other", "draft cache", size_bytes, "computed", DRAFT_CACHE_TYPE)
 
-    def _expert_cache(self) -> None:
+    def _expert_cache(self) -> dict[str, int]:
+        """Adds the cache for experts, if there is one, and returns its bytes by device."""
         cache = expert_cache(
             self.model,
             self.settings,
@@ -309,9 +321,11 @@ class _Book:
             [self._capacity(name) or 0 for name in self.names[1:]],
             with_mtp=self.with_mtp,
         )
-        for name, size_bytes in cache.sizes.items() if cache else ():
+        sizes = cache.sizes if cache is not None else {}
+        for name, size_bytes in sizes.items():
             kind = "expert cache" if name != HOST else "maps of the expert cache"
-            self._add(name, "cache", kind, size_bytes, "computed")
+            self._add(name, "other", kind, size_bytes, "computed")
+        return sizes
 
     def _cache_device(self, block: int) -> str:
         return HOST if self.settings.cache_on_host else self.placement.blocks[block]

@@ -2,8 +2,8 @@
 
 Quality rises with bits per weight, steeply below 4 and hardly above 6; speed falls with bytes. So:
 
-1. If files of 4 bits or more fit with every tensor on the GPUs, the largest of them up to 6.6 bits
-   (Q6_K): the GPU is fast enough, and more bits buy nothing that a user sees.
+1. If files of 4 bits or more fit with every tensor on the GPUs, the largest of them up to Q6_K's
+   6.6 bits: the GPU is fast enough, and more bits buy nothing that a user sees.
 2. Else the fastest of 4 bits or more that fits, by forecast: where the host computes, some types
    take longer than the bytes that they save. Without a forecast the smallest: bytes are time.
 3. Else the largest that fits, with a warning: below 4 bits a mixture of experts loses first.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 LOW_BITS = 4.0
 ENOUGH_BITS = 6.7
-"""Just above Q6_K's 6.5625 and what its recipes make of it."""
+"""Q6_K's 6.5625, and what its recipes add with a few tensors of more bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,10 @@ def pick(options: Sequence[Option]) -> tuple[Option, str] | None:
     if on_gpus:
         best = on_gpus[-1]
         if any(option.size_bytes > best.size_bytes for option in options):
-            return best, f"the largest up to 6 bits that fits the GPUs whole ({_bits(best)})"
+            return (
+                best,
+                f"the largest up to Q6_K's 6.6 bits that fits the GPUs whole ({_bits(best)})",
+            )
         return best, f"it fits the GPUs whole ({_bits(best)})"
     if good:
         times = [option.request_seconds for option in good]

@@ -22,7 +22,8 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """`mtp` holds the expected gain of each draft depth; empty without an MTP layer."""
+    """`mtp` holds the expected gain of each draft depth; empty without an MTP layer.
+    `speed_missing` names what a forecast would have needed, where there is none."""
 
     model: ModelSpec
     hardware: Inventory
@@ -35,6 +36,7 @@ class Plan:
     reasons: tuple[Reason, ...]
     findings: tuple[Finding, ...]
     alternatives: tuple[Alternative, ...]
+    speed_missing: tuple[str, ...] = ()
 
     @property
     def request_seconds(self) -> float | None:
@@ -79,7 +81,12 @@ def make_plan(planner: Planner, *, with_alternatives: bool = True) -> Plan:
         reasons=reasons(planner, trial, streams),
         findings=(*planner.machine.findings, *concerns(planner, trial, would_fit)),
         alternatives=others,
+        speed_missing=() if trial.speed is not None else _missing(planner, trial),
     )
+
+
+def _missing(planner: Planner, trial: Trial) -> tuple[str, ...]:
+    return planner.forecaster.missing(trial.settings, trial.placement, trial.workload)
 
 
 def _mtp(planner: Planner, trial: Trial) -> tuple[MtpGain, ...]:

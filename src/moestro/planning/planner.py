@@ -188,7 +188,7 @@ class Planner:
 
     def decide(self) -> tuple[Trial, Streams]:
         """The best trial and its streams. With an engine to ask, the trial's ledger holds the
-        engine's own figures. It does not fit only if nothing does."""
+        engine's own figures."""
         streams = self.streams()
         found = self.best(streams.context, streams.parallel)
         confirmed: list[tuple[Trial, Streams]] = []
@@ -240,11 +240,12 @@ class Planner:
         return cached(self.model, space, trial, self.trial)
 
     def _space(self, ubatches: tuple[int, ...]) -> Space:
-        wishes = self.wishes
+        wishes, gpus = self.wishes, self.inventory.gpus
+        known = all(gpu.memory_bytes or gpu.free_bytes is not None for gpu in gpus)
         return Space(
             ubatches=allowed(wishes.ubatch, ubatches if self.gpu_bytes else UBATCHES[:1]),
             cache_types=CACHE_TYPES if wishes.cache_type is None else (wishes.cache_type,),
-            gpu_layers=wishes.gpu_layers,
+            gpu_layers=wishes.gpu_layers if known else wishes.gpu_layers or 0,
             cpu_expert_layers=wishes.cpu_expert_layers,
             gpu_bytes=self.gpu_bytes,
             expert_cache_bytes=wishes.expert_cache_bytes,
@@ -302,13 +303,14 @@ class Planner:
         wishes, trained = self.wishes, self.model.context_length
         if wishes.context is not None:
             return wishes.context, "you asked for it"
-        needed = (wishes.prompt_tokens or 0) + (wishes.output_tokens or 0)
+        needed = self._needed_tokens()
         context = max(min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT), needed)
         if needed >= context:
             return context, "prompt and answer need it"
         base = self._quick(context, parallel)
-        while context > CONTEXT_FLOOR and not (base.fits and self._share(base) <= CACHE_SHARE):
-            context //= 2
+        floor = max(CONTEXT_FLOOR, needed)
+        while context > floor and not (base.fits and self._share(base) <= CACHE_SHARE):
+            context = max(context // 2, floor)
             base = self._quick(context, parallel)
         if not base.fits:
             return min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT), "nothing fits; the default"
@@ -326,6 +328,14 @@ class Planner:
             return context, "as long as the model was trained for"
         reach = f", of {trained:,} it was trained for" if trained else ""
         return context, f"enough for a talk with tools{reach}"
+
+    def _needed_tokens(self) -> int:
+        """What the described request fills; 0 if none was described."""
+        prompt, output = self.wishes.prompt_tokens, self.wishes.output_tokens
+        if prompt is None and output is None:
+            return 0
+        prompt = DEFAULT_PROMPT_TOKENS if prompt is None else prompt
+        return prompt + (DEFAULT_OUTPUT_TOKENS if output is None else output)
 
     def _quick(self, context: int, parallel: int) -> Trial:
         return self.best(context, parallel, ubatches=UBATCHES[:1])

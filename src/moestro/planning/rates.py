@@ -137,6 +137,27 @@ class KernelRates:
         share = (Curve(tuple(reached)).level(streamed_bytes) - warm) / (cold - warm)
         return min(max(share, 0.0), 1.0)
 
+    def covers(self, types: frozenset[str]) -> bool:
+        """Whether everything was measured that a model with tensors of `types` needs."""
+        return self.has_common and bool(self.attention) and types <= set(self.types)
+
+    def completed(self, others: KernelRates, types: frozenset[str]) -> KernelRates:
+        """These figures, and those of `others` for what was not measured. Where that is something a
+        model with tensors of `types` needs, the whole is as certain as `others` are."""
+        if self.covers(types):
+            return self
+        return replace(
+            self,
+            measured_at=others.measured_at,
+            types={**others.types, **self.types},
+            attention=self.attention or others.attention,
+            small=self.small or others.small,
+            recurrent=self.recurrent or others.recurrent,
+            knee=self.knee or others.knee,
+            step=self.step or others.step,
+            sampling=self.sampling or others.sampling,
+        )
+
     def merged(self, newer: KernelRates) -> KernelRates:
         """These figures with those of `newer` in front."""
         seen = {_attention_key(rates) for rates in newer.attention}

@@ -278,7 +278,7 @@ def _cpu_rates(cpu: Cpu, bandwidth: Bandwidth, model: ModelSpec) -> KernelRates:
     census = _census(model)
     cores = cpu.usable_cores or cpu.physical_cores or 1
     peak = bandwidth.bytes_per_second
-    read = peak * (_CPU_BANDWIDTH if bandwidth.is_peak or bandwidth.source == "assumed" else 1.0)
+    read = peak * (_CPU_BANDWIDTH if bandwidth.is_peak else 1.0)
     start = _CPU_NODE + cores * _CPU_BARRIER
     types = {}
     for type_, size in census.bytes_per_element.items():

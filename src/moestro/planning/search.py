@@ -15,7 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from moestro.model import ModelSpec, Role
-from moestro.planning.placement import HOST, block_count, expert_blocks, is_routed_expert
+from moestro.planning.placement import (
+    HOST,
+    block_count,
+    expert_blocks,
+    gpu_name,
+    is_routed_expert,
+)
 from moestro.planning.settings import CacheType, Settings
 from moestro.units import MIB
 
@@ -109,7 +115,8 @@ def _placed(
             cpu_expert_layers=on_host,
             expert_cache_bytes=space.expert_cache_bytes or 0,
         )
-        return evaluate(replace(placed, tensor_split=split(model, placed, space.gpu_bytes)))
+        shares = split(model, placed, space.gpu_bytes)
+        return _balanced(evaluate(replace(placed, tensor_split=shares)), evaluate)
 
     all_layers, near = blocks + 1, space.near
     if space.gpu_layers is not None and space.cpu_expert_layers is not None:
@@ -127,6 +134,34 @@ def _placed(
         return experts_first
     guess = None if near is None else all_layers - (near.gpu_layers or 0)
     return _first_fit(range(all_layers, -1, -1), lambda layers: at(layers, with_experts), guess)
+
+
+def _balanced(trial: T, evaluate: Callable[[Settings], T]) -> T:
+    """Moves blocks from a GPU that is short to one that is not, as long as that helps. What a GPU
+    holds besides blocks, and how much memory one more block takes, a split by bytes does not see.
+    """
+    while (shares := trial.settings.tensor_split) is not None and not _fits_gpus(trial):
+        over = [trial.over_bytes.get(gpu_name(number), 0) for number in range(len(shares))]
+        short = max(range(len(shares)), key=over.__getitem__)
+        moved = [
+            evaluate(replace(trial.settings, tensor_split=_moved(shares, short, other)))
+            for other in range(len(shares))
+            if not over[other] and shares[short] >= 1
+        ]
+        best = min(moved, key=_over_gpus, default=trial)
+        if _over_gpus(best) >= _over_gpus(trial):
+            break
+        trial = best
+    return trial
+
+
+def _moved(shares: Sequence[float], short: int, other: int) -> tuple[float, ...]:
+    change = {short: -1.0, other: 1.0}
+    return tuple(share + change.get(number, 0.0) for number, share in enumerate(shares))
+
+
+def _over_gpus(trial: Trial) -> int:
+    return sum(over for device, over in trial.over_bytes.items() if device != HOST)
 
 
 def cached(model: ModelSpec, space: Space, trial: T, evaluate: Callable[[Settings], T]) -> T | None:
@@ -242,7 +277,7 @@ def _block_bytes(model: ModelSpec, settings: Settings) -> list[float]:
 
 
 def _fits_gpus(trial: Trial) -> bool:
-    return not any(over for device, over in trial.over_bytes.items() if device != HOST)
+    return _over_gpus(trial) == 0
 
 
 def _on_host(trial: Trial) -> tuple[int, int]:

@@ -54,6 +54,10 @@ class Settings:
         return Settings(**{**data, "tensor_split": None if split is None else tuple(split)})
 
 
+INT_MAX = (1 << 31) - 1
+"""The engine counts tokens in 32 bits with a sign."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a setting has its value, and where the knowledge comes from."""

@@ -14,7 +14,12 @@ from moestro.planning.pricing import seconds_of
 from moestro.planning.rates import KernelRates
 from moestro.planning.recipe import Recipes
 from moestro.planning.settings import Settings
-from moestro.planning.transfer import computing_device, crossing_seconds, offload_seconds
+from moestro.planning.transfer import (
+    CROSSING_SECONDS,
+    computing_device,
+    crossing_seconds,
+    offload_seconds,
+)
 from moestro.planning.work import Operation, Pass
 
 SERVER_SECONDS = 60e-6
@@ -85,6 +90,11 @@ class Passes:
             model, settings, self.placement, gpu_bytes, with_mtp=settings.mtp_depth > 0
         )
 
+    @property
+    def cached_blocks(self) -> frozenset[int]:
+        """Blocks whose experts go through a cache on the GPU."""
+        return frozenset() if self._cache is None else self._cache.blocks
+
     def cost(self, batch: Pass) -> PassCost:
         """One pass through the trunk, with what the server does around it."""
         if batch not in self._costs:
@@ -114,7 +124,12 @@ class Passes:
         """One pass of one token through the MTP block and the output head; None where a part of it
         was never measured."""
         seconds, unknown = self._priced(Pass(1, 1, depth, 1), mtp=True)
-        return None if unknown else sum(seconds.values()) + self.rates[HOST].step
+        if unknown:
+            return None
+        count = self.model.layer_count
+        on_host = [block for block in self.placement.expert_blocks_on_host if block >= count]
+        crossings = 2 * len(on_host) * CROSSING_SECONDS
+        return sum(seconds.values()) + crossings + self.rates[HOST].step
 
     def _cost(self, batch: Pass) -> PassCost:
         kinds, unknown = self._priced(batch)
@@ -139,7 +154,8 @@ class Passes:
         kinds: defaultdict[str, float] = defaultdict(float)
         unknown: set[str] = set()
         offloads = self._inventory is not None and bool(self._inventory.gpus)
-        where = computing_device(self.placement, batch.tokens, offloads=offloads, cache=self._cache)
+        cache = None if mtp else self._cache  # the draft context has no cache for experts
+        where = computing_device(self.placement, batch.tokens, offloads=offloads, cache=cache)
         shares = {
             device: rates.memory_share(self._weights[device])
             for device, rates in self.rates.items()

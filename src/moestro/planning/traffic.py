@@ -11,13 +11,17 @@ from moestro.planning.settings import Settings
 
 
 def read_bytes(
-    model: ModelSpec, settings: Settings, placement: Placement, depth: int
+    model: ModelSpec,
+    settings: Settings,
+    placement: Placement,
+    depth: int,
+    cached_blocks: frozenset[int] = frozenset(),
 ) -> dict[str, int]:
     """Weights that every token passes, k of E experts, and the cache of `depth` tokens.
 
     Not read: single rows of the embedding table, MTP blocks, experts that are not chosen. A window
-    is read as far as it reaches; a recurrent state is read and written. With a cache for experts
-    they are counted on the GPU: at best all of them are in it.
+    is read as far as it reaches; a recurrent state is read and written. The experts of
+    `cached_blocks` are counted on the GPU: at best all of them are in its cache.
     """
     found: Counter[str] = Counter()
     count, used = (model.experts.count, model.experts.used) if model.experts else (1, 1)
@@ -30,7 +34,8 @@ def read_bytes(
             continue
         share = (used, count) if is_routed_expert(tensor) else (1, 1)
         device = placement.device_of(tensor)
-        if device == HOST and settings.expert_cache_bytes and tensor.layer is not None:
+        if is_routed_expert(tensor) and tensor.layer in cached_blocks:
+            assert tensor.layer is not None
             device = placement.blocks[tensor.layer]
         found[device] += tensor.size_bytes * share[0] // share[1]
     for layer in model.trunk_layers or ():

@@ -37,7 +37,7 @@ def computing_device(
 
     def where(tensor: TensorInfo) -> str:
         device = placement.device_of(tensor)
-        if through_cache and _is_cached(placement, tensor):
+        if through_cache and _is_cached(cache, tensor):
             assert tensor.layer is not None
             return placement.blocks[tensor.layer]
         if device == HOST and large and _is_block_matrix(tensor):
@@ -47,8 +47,8 @@ def computing_device(
     return where
 
 
-def _is_cached(placement: Placement, tensor: TensorInfo) -> bool:
-    return tensor.layer in placement.expert_blocks_on_host and is_routed_expert(tensor)
+def _is_cached(cache: ExpertCache | None, tensor: TensorInfo) -> bool:
+    return cache is not None and tensor.layer in cache.blocks and is_routed_expert(tensor)
 
 
 def _is_block_matrix(tensor: TensorInfo) -> bool:
@@ -72,7 +72,7 @@ def copied_bytes(
             continue
         if tensor.layer is not None and tensor.layer >= model.layer_count:
             continue  # MTP blocks are not part of the trunk's pass
-        if _is_cached(placement, tensor):  # large passes take from the cache what is there
+        if _is_cached(cache, tensor):  # large passes take from the cache what is there
             total += tensor.size_bytes * chosen * missed
         elif large:
             total += tensor.size_bytes * (chosen if is_routed_expert(tensor) else 1.0)
@@ -129,8 +129,8 @@ def crossing_seconds(
     blocks = [*placement.blocks[: model.layer_count], placement.output]
     changes = sum(before != after for before, after in pairwise(blocks))
     on_host = [block for block in placement.expert_blocks_on_host if block < model.layer_count]
-    if cache is not None and tokens <= cache.most_tokens:
-        changes += len(on_host)
-    elif tokens < OFFLOAD_TOKENS:
-        changes += 2 * len(on_host)
+    cached = cache.blocks if cache is not None and tokens <= cache.most_tokens else frozenset()
+    changes += len(cached)
+    if tokens < OFFLOAD_TOKENS:
+        changes += 2 * len([block for block in on_host if block not in cached])
     return changes * CROSSING_SECONDS

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from moestro.engine.llama_cpp.calibrate import calibrate
+from moestro.engine.llama_cpp.calibrate import _Found, calibrate
+from moestro.engine.llama_cpp.child import child_command, child_environment, parse_report
 from moestro.errors import EngineError
 from moestro.planning.rates import KernelRates
 
@@ -43,6 +46,75 @@ def test_only_what_is_asked_for_is_measured_and_the_rest_is_kept(measured: Kerne
     assert seen == ["F32"]
     assert set(more.types) == {"Q4_K", "F32"}
     assert more.small == measured.small
+
+
+def test_all_of_it_is_measured_anew_and_other_types_are_kept(measured: KernelRates) -> None:
+    seen: list[str] = []
+    disturbed = replace(measured, step=1.0, load=3.0)
+    more = calibrate(
+        1, ["F32"], [], known=disturbed, anew=True, quick=True, patience_seconds=0.0,
+        progress=seen.append,
+    )  # fmt: skip
+    assert seen == ["small operations and the caches", "F32"]
+    assert set(more.types) == {"Q4_K", "F32"}
+    assert more.small != measured.small
+    assert more.step < 1.0
+    assert more.load != 3.0
+
+
+def test_what_was_cut_short_does_not_replace_what_every_model_needs(measured: KernelRates) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    disturbed = replace(measured, load=3.0)
+    kept = calibrate(1, ["F32"], [], known=disturbed, anew=True, quick=True, progress=interrupted)
+    assert kept.has_common
+    assert (kept.small, kept.load) == (measured.small, 3.0)
+
+
+def test_the_load_so_far_is_kept_after_an_interrupt() -> None:
+    def interrupted(what: str) -> None:
+        if what == "F32":
+            raise KeyboardInterrupt
+
+    found = _Found(1)
+    found.take({"event": "device", "name": "CPU", "description": "x"}, print)
+    found.take({"event": "load", "load": 1.5, "spread": 0.02}, print)
+    with pytest.raises(KeyboardInterrupt):
+        found.take({"event": "begin", "what": "F32"}, interrupted)
+    rates = found.rates()
+    assert rates is not None
+    assert (rates.load, rates.spread, rates.has_common) == (1.5, 0.02, False)
+
+
+def test_the_child_tells_the_load_before_each_part() -> None:
+    import json
+    import os
+    import subprocess
+
+    request = {
+        "threads": 1, "device": 0, "types": ["F32"], "attention": [], "common": True,
+        "patience_seconds": 0.0, "rounds": 1, "quick": True,
+    }  # fmt: skip
+    done = subprocess.run(
+        child_command("calibration_child", json.dumps(request)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=child_environment(os.environ),
+        check=True,
+    )
+    reports = [report for line in done.stdout.splitlines(True) if (report := parse_report(line))]
+    events = [report["event"] for report in reports]
+    assert events == ["device", *("load", "begin", "common"), *("load", "begin", "type"), "done"]
+
+
+def test_an_interrupt_before_anything_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_line: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("moestro.engine.llama_cpp.calibrate.parse_report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(1, ["F32"], [], quick=True)
 
 
 def test_an_interrupt_keeps_what_was_measured(measured: KernelRates) -> None:

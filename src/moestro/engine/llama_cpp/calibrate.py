@@ -52,6 +52,7 @@ def calibrate(
     attention: Sequence[AttentionShape] = COMMON_ATTENTION,
     *,
     known: KernelRates | None = None,
+    anew: bool = False,
     device: int = 0,
     patience_seconds: float = PATIENCE_SECONDS,
     rounds: int = ROUNDS,
@@ -60,7 +61,9 @@ def calibrate(
 ) -> KernelRates:
     """Measures `types` and `attention` and returns them merged into `known`.
 
-    An interrupt (Ctrl-C) ends the measurement and keeps what it had learned. On a disturbed machine
+    What every model needs is measured too where `known` lacks it, and always with `anew`. An
+    interrupt (Ctrl-C) ends the measurement and keeps what it had learned; without `known` that may
+    be less than every model needs (`KernelRates.has_common`). On a disturbed machine
     up to `patience_seconds` more are spent on waiting for quiet moments. `rounds` are made of each
     figure, and as many again where it was disturbed. `quick` only shows that everything works.
     `progress` is told what is about to be measured. Figures of another engine release or number of
@@ -68,6 +71,7 @@ def calibrate(
 
     Raises:
         EngineError: the engine cannot be used, or its process crashed before the first result.
+        KeyboardInterrupt: there was an interrupt before the first result, and nothing is `known`.
     """
     if known is not None and (known.engine_version, known.threads) != (EXPECTED_VERSION, threads):
         known = None
@@ -76,7 +80,7 @@ def calibrate(
         "device": device,
         "types": list(types),
         "attention": [list(shape) for shape in attention],
-        "common": known is None or not known.has_common,
+        "common": anew or known is None or not known.has_common,
         "patience_seconds": patience_seconds,
         "rounds": rounds,
         "quick": quick,
@@ -98,8 +102,9 @@ def calibrate(
                 found.take(report, progress)
         if process.wait() != 0:
             progress("no more: the engine's process ended early, and what it measured is kept")
-    except KeyboardInterrupt:
-        pass  # what was measured is kept
+    except KeyboardInterrupt:  # what was measured is kept
+        if known is None and found.rates() is None:
+            raise
     finally:
         process.kill()
         process.wait()
@@ -149,7 +154,7 @@ class _Found:
             self._attention[rates.key, rates.value, rates.type_k, rates.type_v] = rates
         elif event == "skipped":
             progress(f"{report['name']} left out: {report['why']}")
-        elif event == "done":
+        elif event in ("load", "done"):  # so far, and on the whole
             self._fields |= {"load": report["load"], "spread": report["spread"] or 0.1}
 
     def rates(self) -> KernelRates | None:

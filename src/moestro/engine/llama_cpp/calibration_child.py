@@ -184,6 +184,7 @@ class Calibration:
         """False if `what` needs no more rounds."""
         if self.rounds >= self.effort.rounds and self.clock.settled(what):
             return False
+        self._send_load("load")  # so far: an interrupt may come
         self.report.send("begin", what=what)
         self.clock.begin(what)
         return True
@@ -370,8 +371,11 @@ class Calibration:
         return self.clock.pooled(sorted(runs)[len(runs) // 4], True)
 
     def close(self) -> None:
+        self._send_load("done")
+
+    def _send_load(self, event: str) -> None:
         self.report.send(
-            "done",
+            event,
             load=self.clock.load,
             spread=statistics.median(self.clock.spreads) if self.clock.spreads else None,
         )

@@ -1,14 +1,18 @@
 """What the installed engine build can compute on.
 
-`python -m moestro.engine.llama_cpp.devices` prints the number of its GPUs. It is asked in a child
-process, because opening a GPU's driver can take a process down.
+`python -m moestro.engine.llama_cpp.devices` prints the engine's numbers of the processor and of the
+GPUs that it uses. It is asked in a child process, because opening a GPU's driver can take a process
+down.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from moestro.engine.llama_cpp.child import child_command, child_environment
 from moestro.errors import MoestroError
@@ -18,8 +22,29 @@ _CPU, _GPU, _INTEGRATED_GPU = 0, 1, 2
 """`enum ggml_backend_dev_type`."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineDevices:
+    """The engine's numbers of the processor and of the GPUs that it runs models on."""
+
+    cpu: int = 0
+    gpus: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(kinds: Sequence[int]) -> EngineDevices:
+        """From the kind of each device. As `llama_prepare_model_devices` has it, integrated GPUs
+        count where there is no other; accelerators such as BLAS are neither."""
+        found = tuple(number for number, kind in enumerate(kinds) if kind == _GPU)
+        found = found or tuple(n for n, kind in enumerate(kinds) if kind == _INTEGRATED_GPU)
+        return EngineDevices(next(n for n, kind in enumerate(kinds) if kind == _CPU), found)
+
+
 def engine_gpu_count() -> int:
-    """GPUs that the installed engine build sees; 0 too where it could not be asked."""
+    """GPUs that the installed engine build uses; 0 too where it could not be asked."""
+    return len(engine_devices().gpus)
+
+
+def engine_devices() -> EngineDevices:
+    """What the installed engine build uses; the processor alone where it could not be asked."""
     try:
         done = subprocess.run(
             child_command("devices"),
@@ -30,9 +55,12 @@ def engine_gpu_count() -> int:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    last = done.stdout.split()[-1:]
-    return int(last[0]) if done.returncode == 0 and last and last[0].isdigit() else 0
+        return EngineDevices()
+    last = done.stdout.decode(errors="replace").splitlines()[-1:]
+    if done.returncode != 0 or not last or not re.fullmatch(r"\d+( \d+)*", last[0], re.ASCII):
+        return EngineDevices()
+    cpu, *gpus = map(int, last[0].split())
+    return EngineDevices(cpu, tuple(gpus))
 
 
 def main() -> int:
@@ -44,8 +72,8 @@ def main() -> int:
         print(error.sentence, file=sys.stderr)
         return 1
     devices = [library.ggml_backend_dev_get(n) for n in range(library.ggml_backend_dev_count())]
-    kinds = [library.ggml_backend_dev_type(device) for device in devices]
-    print(sum(kind in (_GPU, _INTEGRATED_GPU) for kind in kinds))
+    found = EngineDevices.of([library.ggml_backend_dev_type(device) for device in devices])
+    print(found.cpu, *found.gpus)
     return 0
 
 

@@ -37,7 +37,7 @@ from moestro.model.ggml_types import GGML_TYPES
 from moestro.model.skeleton import write_skeleton
 from moestro.planning.engine_memory import DeviceMemory, EngineMemory
 from moestro.planning.placement import expert_blocks
-from moestro.planning.settings import Settings
+from moestro.planning.settings import INT_MAX, Settings
 
 TIMEOUT_SECONDS = 60.0
 _TYPE_NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
@@ -118,6 +118,12 @@ class DryRun:
             EngineStartFailed: it refuses the model or the settings, crashes, or takes too long.
             EngineMismatch: another engine build is installed.
         """
+        if settings.context * settings.parallel > INT_MAX:
+            raise EngineStartFailed(
+                f"The engine counts at most {INT_MAX:,} tokens in its cache, not "
+                f"{settings.context * settings.parallel:,}.",
+                hint="Lower --context or --parallel.",
+            )
         if not self._told_model:
             self._start()
         question = self._question(settings)
