@@ -33,7 +33,7 @@ from bench.planner.kernel_rates import RESULTS, load_rates, rates_path
 from moestro.engine.llama_cpp.calibrate import AttentionShape, calibrate
 from moestro.model import ModelSpec, read_model
 from moestro.planning.placement import HOST
-from moestro.planning.rates import KernelRates
+from moestro.planning.rates import AttentionRates, KernelRates
 from moestro.planning.speed import Passes
 from moestro.planning.work import Pass, attention_shapes, product_types
 
@@ -76,12 +76,16 @@ def measure_missing(cases: Iterable[Case], specs: dict[str, ModelSpec]) -> None:
     for threads, wanted in types.items():
         known = load_rates(threads)
         have = known.types if known else {}
-        heads = {(a.key, a.value, a.type_k, a.type_v) for a in known.attention} if known else set()
+        heads = {_shape(a) for a in known.attention} if known else set()
         new_types, new_heads = sorted(wanted - set(have)), sorted(attention[threads] - heads)
         if not new_types and not new_heads:
             continue
         rates = calibrate(threads, new_types, new_heads, known=known, progress=print)
         rates_path(threads).write_text(json.dumps(rates.to_json()) + "\n")
+
+
+def _shape(rates: AttentionRates) -> AttentionShape:
+    return rates.key, rates.value, rates.type_k, rates.type_v, rates.kv_heads
 
 
 def rows_of(case: Case, entry: dict[str, Any], forecasts: list[Passes]) -> list[Row]:

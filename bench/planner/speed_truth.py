@@ -12,11 +12,11 @@ Reading: one stream alone, `prompt` tokens, the server's own clock. Writing: the
 tokens of the stream that began last, while all streams write; every stream gets one token a step.
 
 Shared machines disturb: other guests take the processors away, for milliseconds or for half of the
-time, and a thread that would watch when costs the engine a twentieth of its speed. So what share was
-taken away (`stolen`) or used by others (`others`) is kept of every figure, writing is tried up to
-three times until that is little, and two rates are kept. `typical` is the median of all there was.
-`calm` is the machine while nobody disturbs it: the tenth percentile of the step times, and of prompts
-the median, of what lost at most a tenth of the processors.
+time, and a thread that would watch when costs the engine a twentieth of its speed. So what share
+was taken away (`stolen`) or used by others (`others`) is kept of every figure, writing is tried up
+to three times until that is little, and two rates are kept. `typical` is the median of all there
+was. `calm` is the machine while nobody disturbs it: the tenth percentile of the step times, and of
+prompts the median, of what lost at most a tenth of the processors.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def rates_now(case: Case, path: Path) -> dict[str, Any]:
     ).to_json()
     kinds = {name: measured["types"][name] for name in sorted(product_types(spec))}
     heads = attention_shapes(spec, cache, cache)
-    keys = ("key", "value", "type_k", "type_v")
+    keys = ("key", "value", "type_k", "type_v", "kv_heads")
     attention = [a for a in measured["attention"] if tuple(a[key] for key in keys) in heads]
     return {"types": kinds, "attention": attention}
 

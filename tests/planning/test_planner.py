@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moestro.findings import Severity
+from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, hardware_named
 from moestro.model import ModelSpec, read_model
 from moestro.planning import Plan, Planner, Settings, Wishes, make_plan
@@ -419,3 +419,18 @@ def test_a_forecast_that_cannot_be_says_what_it_lacks(specs: dict[str, ModelSpec
     plan = planned(specs["Mixtral-8x7B"], unlinked)
     assert plan.speed is None
     assert plan.speed_missing == ("link",)
+
+
+def test_the_plan_file_holds_what_speaks_against_the_model(specs: dict[str, ModelSpec]) -> None:
+    damaged = Finding(Severity.FAIL, "tensor-missing", "A tensor is missing", None, None)
+    model = replace(specs["SmolLM2-135M"], findings=(damaged,))
+    data = planned(model, host(8)).to_json()
+    assert "tensor-missing" in [finding["code"] for finding in data["findings"]]
+
+
+def test_every_option_for_a_gpu_is_named_where_there_is_none(specs: dict[str, ModelSpec]) -> None:
+    wishes = Wishes(gpu_layers=10, cpu_expert_layers=4, expert_cache_bytes=GIB)
+    plan = planned(specs["Mixtral-8x7B"], host(64), wishes)
+    finding = next(f for f in plan.findings if f.code == "no-gpu")
+    for option in ("--gpu-layers", "--cpu-expert-layers", "--expert-cache"):
+        assert option in finding.title

@@ -71,7 +71,7 @@ def test_more_tokens_touch_more_experts_but_fewer_than_they_choose() -> None:
     ("queries", "streams", "rate"), [(1, 1, 4e-10), (1, 4, 3e-10), (3, 1, 2e-10), (256, 1, 1e-10)]
 )
 def test_attention_by_what_it_looks_like(queries: int, streams: int, rate: float) -> None:
-    attention = Attention("CPU", 8192, 128, False, queries, streams, 1000, None, "F16", "F16")
+    attention = Attention("CPU", 8192, 128, 4, False, queries, streams, 1000, None, "F16", "F16")
     cells = 1000 + (queries + 1) / 2
     expected = 8192 * queries * streams * cells * rate
     assert seconds_of(attention, RATES, 1.0) == pytest.approx(expected)
@@ -107,7 +107,7 @@ def test_what_was_not_measured_has_no_price() -> None:
     assert (
         seconds_of(ExpertProduct("experts", "CPU", "IQ1_S", 256, 256, 8, 2, 1), RATES, 1.0) is None
     )
-    attention = Attention("CPU", 8192, 128, False, 1, 1, 1000, None, "F16", "F16")
+    attention = Attention("CPU", 8192, 128, 4, False, 1, 1, 1000, None, "F16", "F16")
     assert seconds_of(attention, machine(attention=()), 1.0) is None
     assert (
         seconds_of(Recurrent("CPU", "state_scan", 1, 1, 1, 1), machine(recurrent={}), 1.0) is None

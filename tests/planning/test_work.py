@@ -74,7 +74,7 @@ def test_attention_of_grouped_queries(model: Reader) -> None:
     ]
     assert (first.width, first.head, first.queries, first.streams) == (32 * 256, 128, 2, 2)
     assert first.cells == pytest.approx(1001.5)
-    assert attention_shapes(spec, "Q8_0", "F16") == {(128, 128, "Q8_0", "F16")}
+    assert attention_shapes(spec, "Q8_0", "F16") == {(128, 128, "Q8_0", "F16", 4)}
 
 
 def test_attention_over_a_latent_cache(model: Reader) -> None:
@@ -85,7 +85,7 @@ def test_attention_over_a_latent_cache(model: Reader) -> None:
     assert {(item.width, item.head, item.latent) for item in found} == {
         (128 * (576 + 512), 576, True)
     }
-    assert attention_shapes(spec) == {(576, 512, "F16", "F16")}
+    assert attention_shapes(spec) == {(576, 512, "F16", "F16", 1)}
 
 
 def test_a_window_bounds_the_cells(model: Reader) -> None:

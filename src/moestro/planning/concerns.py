@@ -115,12 +115,13 @@ def _contradictions(planner: Planner, trial: Trial) -> Iterator[Finding]:
         "--cpu-expert-layers": wishes.cpu_expert_layers,
         "--expert-cache": wishes.expert_cache_bytes,
     }
-    option = next((name for name, value in for_gpus.items() if value), None)
-    if option is not None and not planner.gpu_bytes:
+    given = [name for name, value in for_gpus.items() if value]
+    if given and not planner.gpu_bytes:
+        option = " and ".join(given)
         yield Finding(
             Severity.WARN,
             "no-gpu",
-            f"{option} was given, and there is no GPU",
+            f"There is no GPU for {option}",
             None,
             f"Leave {option} out; everything runs on the CPU.",
         )

@@ -57,7 +57,7 @@ class Plan:
             "settings": self.settings.to_json(),
             "reasons": [reason.to_json() for reason in self.reasons],
             "alternatives": [alternative.to_json() for alternative in self.alternatives],
-            "findings": [finding.to_json() for finding in self.findings],
+            "findings": [finding.to_json() for finding in (*self.model.findings, *self.findings)],
         }
 
 

@@ -112,21 +112,34 @@ def rows_per_expert(tokens: int, used: int, count: int) -> tuple[tuple[int, floa
 
 
 def attention_rates(
-    rates: KernelRates, head: int | None, latent: bool, type_k: str, type_v: str
+    rates: KernelRates,
+    head: int | None,
+    latent: bool,
+    type_k: str,
+    type_v: str,
+    kv_heads: int | None = None,
 ) -> AttentionRates | None:
-    """The measured figures nearest to these: cache types first, then the width of a head."""
-    wanted = head or 128
+    """The measured figures nearest to these: cache types first, then the width of a head, then the
+    number of heads in the cache."""
+    wanted, count = head or 128, kv_heads or 4
 
-    def distance(known: AttentionRates) -> tuple[int, bool, float]:
+    def distance(known: AttentionRates) -> tuple[int, bool, float, float]:
         types = (known.type_k != type_k) + (known.type_v != type_v)
-        return types, (known.key != known.value) != latent, abs(math.log(known.key / wanted))
+        width = abs(math.log(known.key / wanted))
+        other = (known.key != known.value) != latent
+        return types, other, width, abs(math.log(known.kv_heads / count))
 
     return min(rates.attention, key=distance, default=None)
 
 
 def _attention(operation: Attention, rates: KernelRates) -> float | None:
     known = attention_rates(
-        rates, operation.head, operation.latent, operation.type_k, operation.type_v
+        rates,
+        operation.head,
+        operation.latent,
+        operation.type_k,
+        operation.type_v,
+        operation.kv_heads,
     )
     if known is None:
         return None

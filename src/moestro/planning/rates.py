@@ -60,7 +60,9 @@ class TypeRates:
 
 @dataclass(frozen=True, slots=True)
 class AttentionRates:
-    """Attention with one width of heads and one pair of cache types.
+    """Attention with one width of heads, one number of them in the cache (the rows of the cache
+    are so much longer, and caches of processors take rows of 1024 bytes badly), four times as many
+    queries, and one pair of cache types.
 
     In seconds per query, head, visible cell and value of key and value. `decode`, one query, over
     the number of cells; `streams` likewise, one query of each of four streams; `few`, four queries
@@ -75,6 +77,7 @@ class AttentionRates:
     streams: Curve
     few: float
     prefill: Curve
+    kv_heads: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ class KernelRates:
                     "streams": rates.streams.points,
                     "few": rates.few,
                     "prefill": rates.prefill.points,
+                    "kv_heads": rates.kv_heads,
                 }
                 for rates in self.attention
             ],
@@ -264,8 +268,9 @@ def attention_rates(entry: Mapping[str, Any]) -> AttentionRates:
         streams=Curve.of(entry["streams"]),
         few=float(entry["few"]),
         prefill=Curve.of(entry["prefill"]),
+        kv_heads=int(entry.get("kv_heads", 4)),
     )
 
 
-def _attention_key(rates: AttentionRates) -> tuple[int, int, str, str]:
-    return rates.key, rates.value, rates.type_k, rates.type_v
+def _attention_key(rates: AttentionRates) -> tuple[int, int, str, str, int]:
+    return rates.key, rates.value, rates.type_k, rates.type_v, rates.kv_heads

@@ -72,12 +72,14 @@ class ExpertProduct:
 class Attention:
     """`queries` tokens of each of `streams` streams look back on `depth` cells, and on each other.
 
-    `width` is values of key and value of all heads; `head` the key width of one, if known.
+    `width` is values of key and value of all heads; `head` the key width of one and `kv_heads` the
+    number of heads in the cache, if known.
     """
 
     device: str
     width: int
     head: int | None
+    kv_heads: int | None
     latent: bool
     queries: int
     streams: int
@@ -281,10 +283,12 @@ def _mixing(
             latent, heads = absorbed.shape[1], absorbed.shape[-1]
             width = heads * (store.key_width + latent)
             head: int | None = store.key_width
+            kv_heads: int | None = 1
             yield Small(device, "rope", heads * (store.key_width - latent) * batch.tokens)
             yield Small(device, "cont", heads * latent * batch.tokens, 3)
         else:
             width, head = 2 * out, _head_width(block, store.key_width, out)
+            kv_heads = store.key_width // head if head else None
             yield Small(device, "rope", out * batch.tokens)
             yield Small(device, "rope", store.key_width * batch.tokens)
         for stored in filter(None, (store.key_width, store.value_width)):
@@ -293,6 +297,7 @@ def _mixing(
             device=device,
             width=width,
             head=head,
+            kv_heads=kv_heads,
             latent=layer.kind is LayerKind.LATENT,
             queries=batch.per_stream,
             streams=batch.streams,
@@ -375,13 +380,19 @@ def product_types(model: ModelSpec) -> set[str]:
 
 def attention_shapes(
     model: ModelSpec, type_k: str = "F16", type_v: str = "F16"
-) -> set[tuple[int, int, str, str]]:
-    """(key, value, type_k, type_v) of the heads, as the calibration names them."""
+) -> set[tuple[int, int, str, str, int]]:
+    """(key, value, type_k, type_v, heads in the cache), as the calibration names them."""
     found = operations(model, Pass(1), lambda _: "", type_k=type_k, type_v=type_v)
     return {
-        (item.head, LATENT_VALUES if item.latent else item.head, item.type_k, item.type_v)
+        (
+            item.head,
+            LATENT_VALUES if item.latent else item.head,
+            item.type_k,
+            item.type_v,
+            item.kv_heads,
+        )
         for item in found
-        if isinstance(item, Attention) and item.head is not None
+        if isinstance(item, Attention) and item.head is not None and item.kv_heads is not None
     }
 
 

@@ -11,7 +11,7 @@ from moestro.engine.llama_cpp.child import child_command, child_environment, par
 from moestro.errors import EngineError
 from moestro.planning.rates import KernelRates
 
-SHAPE = (64, 64, "F16", "F16")
+SHAPE = (64, 64, "F16", "F16", 2)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def test_every_figure_is_there(measured: KernelRates) -> None:
     assert measured.has_common
     assert measured.device == "CPU"
     assert measured.threads == 1
-    assert [(a.key, a.value, a.type_k, a.type_v) for a in measured.attention] == [SHAPE]
+    assert [(a.key, a.value, a.type_k, a.type_v, a.kv_heads) for a in measured.attention] == [SHAPE]
     assert KernelRates.from_json(measured.to_json()) == measured
     curves = [*measured.recurrent.values(), measured.attention[0].decode]
     kind = measured.types["Q4_K"]

@@ -30,14 +30,16 @@ from moestro.planning.rates import (
 COMMON_TYPES = ("F32", "F16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4")
 """What most files are made of; `calibrate` takes any other type too."""
 
-AttentionShape = tuple[int, int, str, str]
-"""Width of key and value of one head, tensor types of both caches."""
+AttentionShape = tuple[int, int, str, str, int]
+"""Width of key and value of one head, tensor types of both caches, heads in the cache."""
 
 COMMON_ATTENTION: tuple[AttentionShape, ...] = (
-    (64, 64, "F16", "F16"),
-    (128, 128, "F16", "F16"),
-    (256, 256, "F16", "F16"),
-    (576, 512, "F16", "F16"),
+    (64, 64, "F16", "F16", 4),
+    (64, 64, "F16", "F16", 8),
+    (128, 128, "F16", "F16", 4),
+    (128, 128, "F16", "F16", 8),
+    (256, 256, "F16", "F16", 2),
+    (576, 512, "F16", "F16", 1),
 )
 
 Progress = Callable[[str], None]
@@ -151,7 +153,8 @@ class _Found:
             self._fields["types"][report["name"]] = type_rates(report)
         elif event == "attention":
             rates = attention_rates(report)
-            self._attention[rates.key, rates.value, rates.type_k, rates.type_v] = rates
+            key = rates.key, rates.value, rates.type_k, rates.type_v, rates.kv_heads
+            self._attention[key] = rates
         elif event == "skipped":
             progress(f"{report['name']} left out: {report['why']}")
         elif event in ("load", "done"):  # so far, and on the whole

@@ -1,7 +1,7 @@
 """Child process of `calibrate`: times the engine's kernels and reports each result as it comes.
 
 Usage: python -m moestro.engine.llama_cpp.calibration_child REQUEST, with REQUEST in JSON:
-{"threads": 2, "types": ["Q4_K", …], "attention": [[128, 128, "F16", "F16"], …], "common": true,
+{"threads": 2, "types": ["Q4_K", …], "attention": [[128, 128, "F16", "F16", 4], …], "common": true,
 "quick": false, "patience_seconds": 20, "rounds": 3}.
 
 On a shared machine everything is measured in several rounds, and what was disturbed in each of them
@@ -43,8 +43,11 @@ WARM_EXPERT_ROWS = SMALL_EXPERT_ROWS = (1, 4)
 SMALL_EXPERT_WIDTH, MOST_GROUPS = 256, 40
 BIG_ROWS, SMALL_ROWS, SMALL_ROW, EXPERT_WIDTH = 2048, 512, 512, 768
 
-HEADS, KV_HEADS = 16, 4
+HEADS, QUERIES_EACH = 16, 4
+"""Heads of latent attention, which share one vector of the cache; of other attention, queries that
+share one head of the cache."""
 STREAMS = 4
+MOST_CACHES = 256
 
 SMALL_OPERATIONS = (
     "norm", "l2_norm", "add", "mul", "swiglu_split", "rope", "weigh", "set_rows", "silu", "sigmoid",
@@ -190,7 +193,7 @@ class Calibration:
         return True
 
     def measure(
-        self, common: bool, types: list[str], attention: list[tuple[int, int, str, str]]
+        self, common: bool, types: list[str], attention: list[tuple[int, int, str, str, int]]
     ) -> None:
         """Rounds of everything, and a few more of what was disturbed in each of them."""
         while self.rounds < 2 * self.effort.rounds:
@@ -266,37 +269,36 @@ class Calibration:
             "experts_small": _per_element(small_rows, per_small_expert),
         }
 
-    def attention(self, shapes: list[tuple[int, int, str, str]]) -> None:
-        for key, value, type_k, type_v in shapes:
-            if not self._begin(f"attention {key}/{value} {type_k}"):
+    def attention(self, shapes: list[tuple[int, int, str, str, int]]) -> None:
+        for key, value, type_k, type_v, kv_heads in shapes:
+            name = f"attention {key}/{value} {type_k}, {kv_heads} heads in the cache"
+            if not self._begin(name):
                 continue
-            kv_heads = 1 if key != value else KV_HEADS
-            width = HEADS * (key + value)
+            heads = HEADS if key != value else QUERIES_EACH * kv_heads
+            width, cell_bytes = heads * (key + value), 2 * kv_heads * (key + value)
 
             def make(
                 tokens: int, depth: int, streams: int = 1, layers: int = 1, kv: int = kv_heads,
-                k: int = key, v: int = value, tk: str = type_k, tv: str = type_v,
+                k: int = key, v: int = value, tk: str = type_k, tv: str = type_v, h: int = heads,
             ) -> Timed | None:  # fmt: skip
                 return self.kernels.attention(
-                    key=k, value=v, heads=HEADS, kv_heads=kv, type_k=tk, type_v=tv,
+                    key=k, value=v, heads=h, kv_heads=kv, type_k=tk, type_v=tv,
                     tokens=tokens, depth=depth, streams=streams, layers=layers,
                 )  # fmt: skip
 
             tried = make(1, 255)
             if tried is None:
-                self.report.send("skipped", name=f"attention {key}/{value} {type_k}", why="unknown")
+                self.report.send("skipped", name=name, why="unknown")
                 continue
             tried.close()
             decode = []
             for depth in self.effort.decode_depths:
-                cell_bytes = 2 * kv_heads * (key + value)
-                layers = max(1, min(16, 32 * MIB // (cell_bytes * (depth + 1))))
+                layers = self._caches(cell_bytes * (depth + 1))
                 seconds = self._optional(make(1, depth, 1, layers))
                 decode.append([depth + 1, seconds / (width * (depth + 1))])
             streams = []
             for depth in self.effort.stream_depths:
-                cell_bytes = 2 * kv_heads * (key + value)
-                layers = max(1, min(16, 32 * MIB // (cell_bytes * (depth + 1) * STREAMS)))
+                layers = self._caches(cell_bytes * (depth + 1) * STREAMS)
                 seconds = self._optional(make(1, depth, STREAMS, layers))
                 streams.append([depth + 1, seconds / (width * (depth + 1) * STREAMS)])
             few = self._optional(make(4, 1020)) / (width * 1022.5 * 4)
@@ -307,9 +309,14 @@ class Calibration:
                 pairs = tokens * depth + tokens * (tokens + 1) / 2
                 prefill.append([depth, seconds / (width * pairs)])
             self.report.send(
-                "attention", key=key, value=value, type_k=type_k, type_v=type_v,
+                "attention", key=key, value=value, type_k=type_k, type_v=type_v, kv_heads=kv_heads,
                 decode=decode, streams=streams, few=few, prefill=prefill,
             )  # fmt: skip
+
+    def _caches(self, size_bytes: int) -> int:
+        """So many caches of that size that the first is gone from the processor's when its turn
+        comes again, as in a model: there the weights of all layers are read in between."""
+        return max(1, min(MOST_CACHES, self.effort.stream_bytes // size_bytes))
 
     def _optional(self, timed: Timed | None) -> float:
         assert timed is not None
