@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.planner.cases import DEVELOPMENT, MODELS, SHAPES, TEST, Case
 from bench.planner.completions import Completion, _read
 from bench.planner.memory_truth import buffers_of
 from bench.planner.random_models import is_tied, recipe, write_random
-from bench.planner.speed_truth import rates, writing_of
+from bench.planner.speed_truth import summary, writing_of
 
 from moestro.engine.llama_cpp.dry_run import engine_counts
 from moestro.model import read_model
@@ -64,12 +65,21 @@ def test_steps_count_only_while_all_streams_write() -> None:
     assert written["depth"] == 103
 
 
-def test_calm_is_not_moved_by_a_disturbed_round() -> None:
-    quiet, disturbed = [0.1] * 20, [0.1] * 4 + [0.5] * 16
-    got = rates([quiet, disturbed])
-    assert got["calm"] == 10
-    assert got["noise"] == 0
-    assert got["typical_per_round"] == [10, 2]
+def test_calm_is_not_moved_by_disturbance() -> None:
+    """Neither by disturbed steps in a round, nor by a round that lost half of the processors."""
+
+    def round_(steps: list[float], stolen: float) -> dict[str, Any]:
+        decode = {"step_ms": sorted(steps), "depth": 10, "stolen": stolen, "others": 0.0}
+        return {"prefill": [], "decode": decode}
+
+    quiet, rough, lost = [100.0] * 21, [100.0] * 5 + [500.0] * 16, [400.0] * 21
+    rounds = [round_(quiet, 0.0), round_(rough, 0.08), round_(lost, 0.5)]
+    decode = summary(Case("x"), rounds)["decode"]
+    assert decode["calm"] == 10
+    assert decode["noise"] == 0
+    assert decode["calm_each"] == [10, 10]
+    assert decode["typical"] == 2.5
+    assert summary(Case("x"), rounds[2:])["decode"]["calm"] is None
 
 
 def test_buffers_belong_to_their_contexts() -> None:
