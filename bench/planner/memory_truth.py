@@ -61,6 +61,7 @@ SCORES_LIMIT_BYTES = 1 << 30
 LONGEST_PROMPT = 256  # for true sizes: a longer one takes half a minute
 START_SECONDS = 120.0
 
+GRAPH = re.compile(r"graph: nodes = (\d+)")
 BUFFER = re.compile(r"(\S+) +(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 TRUE_SIZES = (
     "qwen3moe-1.6b-Q4_K_M",
@@ -195,24 +196,38 @@ def buffers_of(log: str) -> list[dict[str, Any]]:
     """The buffers that a log tells of, in its order.
 
     `owner` is "model", or "context 0" for the trunk's and "context 1" for a draft's. A context that
-    plans its graph again says so again: the last figure counts.
+    plans its graph again says so again, without its name: the size of the graph tells which one it
+    is, and the last figure counts.
     """
     buffers: dict[tuple[str, str, str, int], int] = {}
     context = -1
     seen_caches = 0
+    nodes: dict[int, int] = {}
+    planned: list[tuple[str, int]] = []
     for line in log.splitlines():
         if "constructing llama_context" in line:
             context += 1
             seen_caches = 0
+        if (graph := GRAPH.search(line)) is not None:
+            count = int(graph[1])
+            nodes.setdefault(context, count)
+            planner = min(nodes, key=lambda known: abs(nodes[known] - count))
+            for device, size in planned:
+                buffers[f"context {planner}", device, "compute", 0] = size
+            planned.clear()
         if (match := BUFFER.search(line)) is None:
             continue
         device, kind, mib = match.groups()
+        size = round(float(mib) * 2**20)
+        if kind == "compute":
+            planned.append((device, size))
+            continue
         owner = "model" if kind == "model" else f"context {context}"
         number = 0
         if kind in ("KV", "model"):  # one for each part: full and windowed layers, mapped files
             number = seen_caches
             seen_caches += 1
-        buffers[owner, device, kind.lower(), number] = round(float(mib) * 2**20)
+        buffers[owner, device, kind.lower(), number] = size
     return [
         {"owner": owner, "device": device, "kind": kind, "bytes": size}
         for (owner, device, kind, _), size in buffers.items()

@@ -93,9 +93,14 @@ def test_buffers_belong_to_their_contexts() -> None:
 0.00.02 I llama_kv_cache:        CPU KV buffer size =     4.00 MiB
 0.00.02 I llama_memory_recurrent:        CPU RS buffer size =     0.25 MiB
 0.00.03 I sched_reserve:        CPU compute buffer size =     7.00 MiB
-0.00.03 I sched_reserve:        CPU compute buffer size =     8.00 MiB
+0.00.03 I sched_reserve: graph: nodes = 260, splits = 1, input objects = 4, input tensors = 10
 0.00.04 I llama_context: constructing llama_context
-0.00.04 I sched_reserve:        CPU compute buffer size =     3.00 MiB
+0.00.04 I sched_reserve:        CPU compute buffer size =     3.50 MiB
+0.00.04 I sched_reserve: graph: nodes = 52, splits = 1, input objects = 4, input tensors = 7
+0.00.05 I sched_reserve:        CPU compute buffer size =     3.00 MiB
+0.00.05 I sched_reserve: graph: nodes = 73, splits = 1, input objects = 5, input tensors = 7
+0.00.06 I sched_reserve:        CPU compute buffer size =     8.00 MiB
+0.00.06 I sched_reserve: graph: nodes = 259, splits = 1, input objects = 4, input tensors = 10
 """
     buffers = buffers_of(log)
     mib = {(b["owner"], b["kind"], b["device"]): b["bytes"] / 2**20 for b in buffers}
