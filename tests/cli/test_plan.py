@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from moestro.cli.main import main
+from tests.machines import WEAK_HOST
 from tests.model.servers import serving
 from tests.shapes import PUBLISHED, Shape, write_header
 
@@ -105,18 +106,6 @@ def test_a_comparison_names_what_fails_and_where(
     assert f"{moe.name}, Giant.gguf: --parallel 300" in said
     status, _ = plan(capsys, *several[1:], *wrong)
     assert status == 1
-
-
-WEAK_HOST = """
-[cpu]
-cores = 8
-[memory]
-size = "64 GiB"
-bandwidth = "10 GB/s"
-[[gpus]]
-name = "rtx-4090"
-pcie = "4.0 x16"
-"""
 
 
 def test_what_an_alternative_takes_from_the_expert_cache_is_said(

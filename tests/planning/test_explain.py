@@ -14,6 +14,7 @@ from moestro.planning import Plan, Planner, Wishes, make_plan
 from moestro.planning.forecaster import MachineSpeed
 from moestro.planning.settings import Reason
 from moestro.units import GIB
+from tests.machines import WEAK_HOST
 from tests.shapes import PUBLISHED, write_header
 
 ASKED = "you asked for it"
@@ -69,18 +70,6 @@ def test_without_a_forecast_nothing_is_said_of_how_long_a_request_takes(moe: Mod
     ubatch = reasons(plan)["ubatch"]
     assert ubatch.source == "assumed"
     assert "speed is unknown" in ubatch.because
-
-
-WEAK_HOST = """
-[cpu]
-cores = 8
-[memory]
-size = "64 GiB"
-bandwidth = "10 GB/s"
-[[gpus]]
-name = "rtx-4090"
-pcie = "4.0 x16"
-"""
 
 
 def test_a_cache_for_experts_names_both_times(moe: ModelSpec, tmp_path: Path) -> None:

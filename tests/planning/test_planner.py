@@ -15,6 +15,7 @@ from moestro.planning.forecaster import MachineSpeed
 from moestro.planning.observed import Residuals
 from moestro.planning.placement import block_count, expert_blocks
 from moestro.units import GIB
+from tests.machines import WEAK_HOST
 from tests.planning.kernel_rates import machine as measured_machine
 from tests.shapes import PUBLISHED, write_header
 
@@ -207,18 +208,6 @@ def test_a_gpu_that_shares_the_hosts_memory_does_not_double_it(specs: dict[str, 
     fitting = planned(specs["Qwen3-30B-A3B"], mac)
     assert fitting.fits
     assert fitting.settings.cpu_expert_layers == 0
-
-
-WEAK_HOST = """
-[cpu]
-cores = 8
-[memory]
-size = "64 GiB"
-bandwidth = "10 GB/s"
-[[gpus]]
-name = "rtx-4090"
-pcie = "4.0 x16"
-"""
 
 
 def test_a_cache_for_experts_where_the_link_is_faster_than_the_host(

@@ -72,12 +72,7 @@ def nearest(planner: Planner, chosen: Trial) -> tuple[str, ...]:
 
 def _nearest(planner: Planner, chosen: Trial) -> Iterator[str]:
     settings, wishes = chosen.settings, planner.wishes
-    fixed = {
-        "--gpu-layers": wishes.gpu_layers,
-        "--cpu-expert-layers": wishes.cpu_expert_layers,
-        "--expert-cache": wishes.expert_cache_bytes,
-    }
-    given = [option for option, value in fixed.items() if value is not None]
+    given = [option for option, value in wishes.for_gpus.items() if value is not None]
     if given:
         free = planner.with_wishes(
             replace(wishes, gpu_layers=None, cpu_expert_layers=None, expert_cache_bytes=None)

@@ -110,12 +110,7 @@ def _contradictions(planner: Planner, trial: Trial) -> Iterator[Finding]:
             f"--parallel {settings.parallel}",
             f"Ask for {MOST_STREAMS} or fewer; more requests wait for a free stream.",
         )
-    for_gpus = {
-        "--gpu-layers": wishes.gpu_layers,
-        "--cpu-expert-layers": wishes.cpu_expert_layers,
-        "--expert-cache": wishes.expert_cache_bytes,
-    }
-    given = [name for name, value in for_gpus.items() if value]
+    given = [option for option, value in wishes.for_gpus.items() if value]
     if given and not planner.gpu_bytes:
         option = " and ".join(given)
         yield Finding(

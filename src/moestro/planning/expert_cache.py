@@ -41,6 +41,10 @@ class ExpertCache:
     share: float
     most_tokens: int
 
+    def takes(self, tokens: int) -> bool:
+        """Whether a pass of that size goes through the cache."""
+        return tokens <= self.most_tokens
+
 
 @dataclass
 class _Group:

@@ -55,7 +55,7 @@ class Settings:
 
 
 INT_MAX = (1 << 31) - 1
-"""The engine counts tokens in 32 bits with a sign."""
+"""The engine counts in 32 bits with a sign."""
 
 
 @dataclass(frozen=True, slots=True)

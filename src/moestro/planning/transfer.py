@@ -33,7 +33,7 @@ def computing_device(
     GPU, whether or not it holds any weights."""
     first = gpu_name(0)
     large = offloads and tokens >= OFFLOAD_TOKENS
-    through_cache = cache is not None and tokens <= cache.most_tokens
+    through_cache = cache is not None and cache.takes(tokens)
 
     def where(tensor: TensorInfo) -> str:
         device = placement.device_of(tensor)
@@ -60,7 +60,7 @@ def copied_bytes(
 ) -> float:
     """Weights that a pass of `tokens` tokens copies to a GPU; under uniform routing."""
     large = tokens >= OFFLOAD_TOKENS
-    through_cache = cache is not None and tokens <= cache.most_tokens
+    through_cache = cache is not None and cache.takes(tokens)
     if not large and not through_cache:
         return 0.0
     missed = 1.0 if cache is None else 1 - cache.share
@@ -114,7 +114,7 @@ def _copied_within(
     model: ModelSpec, placement: Placement, tokens: int, cache: ExpertCache | None
 ) -> float:
     """Bytes of experts that a large pass takes from the cache, into a tensor of the whole block."""
-    if cache is None or tokens <= cache.most_tokens or tokens < OFFLOAD_TOKENS:
+    if cache is None or cache.takes(tokens) or tokens < OFFLOAD_TOKENS:
         return 0.0
     without = copied_bytes(model, placement, tokens)
     return without - copied_bytes(model, placement, tokens, cache)
@@ -129,7 +129,7 @@ def crossing_seconds(
     blocks = [*placement.blocks[: model.layer_count], placement.output]
     changes = sum(before != after for before, after in pairwise(blocks))
     on_host = [block for block in placement.expert_blocks_on_host if block < model.layer_count]
-    cached = cache.blocks if cache is not None and tokens <= cache.most_tokens else frozenset()
+    cached = cache.blocks if cache is not None and cache.takes(tokens) else frozenset()
     changes += len(cached)
     if tokens < OFFLOAD_TOKENS:
         changes += 2 * len([block for block in on_host if block not in cached])

@@ -29,3 +29,12 @@ class Wishes:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     budget_bytes: int | None = None
+
+    @property
+    def for_gpus(self) -> dict[str, int | None]:
+        """What only a GPU has a use for, by its option."""
+        return {
+            "--gpu-layers": self.gpu_layers,
+            "--cpu-expert-layers": self.cpu_expert_layers,
+            "--expert-cache": self.expert_cache_bytes,
+        }

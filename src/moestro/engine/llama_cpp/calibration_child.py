@@ -5,10 +5,10 @@ Usage: python -m moestro.engine.llama_cpp.calibration_child REQUEST, with REQUES
 "quick": false, "patience_seconds": 20, "rounds": 3}.
 
 On a shared machine everything is measured in several rounds, and what was disturbed in each of them
-as many times again. The median of the undisturbed ones
-counts: for seconds at a time a core is slower because a neighbour shares it, or faster because none
-does. Each result is what the quiet machine does; how much slower it is on the whole, since others
-use it too, is one more figure: `load`.
+as many times again. The median of the undisturbed ones counts: for seconds at a time a core is
+slower because a neighbour shares it, or faster because none does. Each result is what the quiet
+machine does; how much slower it is on the whole, since others use it too, is one more figure:
+`load`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from moestro.engine.protocol import EngineRequest
 from moestro.errors import EngineStartFailed
 from moestro.model import read_model
 from moestro.planning.placement import expert_blocks
-from moestro.planning.settings import Settings
+from moestro.planning.settings import INT_MAX, Settings
 from moestro.units import MIB
 
 _LOOPBACK = "127.0.0.1"
@@ -18,9 +18,6 @@ _FLASH_ATTENTION = {
     "off": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     "on": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED,
 }
-
-_MOST = 2**31 - 1
-"""The engine counts in 32 bits with a sign."""
 
 _MOST_GPUS = 128
 """`LLAMA_MAX_DEVICES` of the parameters' `tensor_split`."""
@@ -69,15 +66,15 @@ def _check_numbers(settings: Settings) -> None:
     tokens = settings.context * settings.parallel
     for name, value, most in (
         ("--threads", settings.threads, _MOST_THREADS),
-        ("--parallel", settings.parallel, _MOST),
-        ("--context times --parallel", tokens, _MOST),
-        ("--ubatch", settings.ubatch, _MOST),
-        ("--gpu-layers", settings.gpu_layers or 0, _MOST),
-        ("--mtp", settings.mtp_depth, _MOST),
-        ("--parallel times (1 + --mtp)", derived.outputs(settings), _MOST),
+        ("--parallel", settings.parallel, INT_MAX),
+        ("--context times --parallel", tokens, INT_MAX),
+        ("--ubatch", settings.ubatch, INT_MAX),
+        ("--gpu-layers", settings.gpu_layers or 0, INT_MAX),
+        ("--mtp", settings.mtp_depth, INT_MAX),
+        ("--parallel times (1 + --mtp)", derived.outputs(settings), INT_MAX),
         ("the number of GPUs in a split", len(settings.tensor_split or ()), _MOST_GPUS),
-        ("the prompt cache in MiB", _prompt_cache_mib(settings), _MOST),
-        ("the number of context checkpoints", settings.context_checkpoints, _MOST),
+        ("the prompt cache in MiB", _prompt_cache_mib(settings), INT_MAX),
+        ("the number of context checkpoints", settings.context_checkpoints, INT_MAX),
     ):
         if value > most:
             raise EngineStartFailed(
