@@ -16,6 +16,8 @@ LAYERS: list[set[str]] = [
     {"model"},
     {"planning"},
     {"engine"},
+    {"routing"},
+    {"verify"},
     {"gateway"},
     {"demo"},
     {"cli"},

@@ -88,10 +88,36 @@ def _prepared(
         )
     if chosen is not None:
         model = replace(model, findings=(*model.findings, chosen))
+    verified = verify_finding(model)
+    if verified is not None:
+        model = replace(model, findings=(*model.findings, verified))
     path = Path(model.files[0].location)
     with planner_of(model, machine, wishes, identity) as planner:
         plan = told(make_plan(planner, with_alternatives=False), planner)
         return Prepared(path, identity, plan, planner)
+
+
+def verify_finding(model: ModelSpec) -> Finding | None:
+    """What `moestro verify` last said of this file, where that speaks against it."""
+    from moestro.verify.stored import verdict_of
+
+    paths = [Path(file.location) for file in model.files]
+    if not all(path.is_file() for path in paths):
+        return None  # still on a server
+    stored = verdict_of(paths)
+    if stored is None or stored.verdict == "pass":
+        return None
+    failed = stored.verdict == "fail"
+    worst = Severity.FAIL if failed else Severity.WARN
+    why = next((finding for finding in stored.findings if finding.severity is worst), None)
+    return Finding(
+        worst,
+        "verify-failed" if failed else "verify-warned",
+        "moestro verify found this file unfit" if failed else "moestro verify has doubts",
+        f"{why.title if why else 'no reason kept'}; on {stored.verified_at:%Y-%m-%d}, against "
+        f"{stored.reference}",
+        (why.fix if why else None) or "Verify it again, or take another file.",
+    )
 
 
 def refuse_failures(findings: tuple[Finding, ...]) -> None:

@@ -24,6 +24,7 @@ VERBS = {
     "plan": "Memory, speed and settings of a model on this machine or on another one.",
     "inspect": "Anatomy of a model file: parameters, bytes by role, experts, cache cost.",
     "hardware": "What this machine is, and how fast; or one that is not here.",
+    "verify": "Is this file as good as its reference, and do its experts still route?",
     "run": "One prompt, answered in the terminal.",
     "chat": "A conversation in the terminal.",
 }

@@ -62,12 +62,14 @@ class GgufHeader:
     must be (padding between tensors included, after the last one not).
 
     `kinds` are the format's numbers for the kinds of the values; of an array a pair, its own and
-    that of its members.
+    that of its members. `spans` are the values' first and last offsets in the file: of an array
+    that was skipped, where to find it.
     """
 
     version: int
     metadata: dict[str, Value]
     kinds: dict[str, int | tuple[int, int]]
+    spans: dict[str, tuple[int, int]]
     tensors: tuple[GgufTensor, ...]
     data_offset: int
     data_bytes: int
@@ -84,11 +86,14 @@ def read_gguf_header(source: ByteSource) -> GgufHeader:
     version, tensor_count, pair_count = _preamble(cursor)
     metadata: dict[str, Value] = {}
     kinds: dict[str, int | tuple[int, int]] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for _ in range(pair_count):
         key = _name(cursor, MAX_KEY_BYTES, "a key")
         if key in metadata:
             raise _corrupt(source, f"has the key {shown(key)} twice")
+        begin = cursor.offset
         metadata[key], kinds[key] = _value(cursor, key)
+        spans[key] = begin + _U32.size, cursor.offset
     alignment = _alignment(source, metadata)
     cursor.expected_bytes = 80 * tensor_count
     tensors = tuple(_tensor(cursor, alignment) for _ in range(tensor_count))
@@ -96,7 +101,7 @@ def read_gguf_header(source: ByteSource) -> GgufHeader:
     data_offset = header_end + -header_end % alignment
     data_bytes = _check_layout(source, tensors)
     _check_length(source, data_offset, data_bytes)
-    return GgufHeader(version, metadata, kinds, tensors, data_offset, data_bytes, alignment)
+    return GgufHeader(version, metadata, kinds, spans, tensors, data_offset, data_bytes, alignment)
 
 
 def _preamble(cursor: Cursor) -> tuple[int, int, int]:

@@ -20,6 +20,7 @@ from ctypes import (
     c_char_p,
     c_float,
     c_int,
+    c_int8,
     c_int32,
     c_size_t,
     c_uint32,
@@ -113,6 +114,21 @@ class TensorOverride(Structure):
     _fields_: ClassVar = [("pattern", c_char_p), ("buft", c_void_p)]
 
 
+class Batch(Structure):
+    """`struct llama_batch`. Null pointers take the engine's defaults: positions go on from what the
+    memory holds, the sequence is 0."""
+
+    _fields_: ClassVar = [
+        ("n_tokens", c_int32),
+        ("token", POINTER(c_int32)),
+        ("embd", POINTER(c_float)),
+        ("pos", POINTER(c_int32)),
+        ("n_seq_id", POINTER(c_int32)),
+        ("seq_id", POINTER(POINTER(c_int32))),
+        ("logits", POINTER(c_int8)),
+    ]
+
+
 class SamplerChainParams(Structure):
     """`struct llama_sampler_chain_params`."""
 
@@ -195,6 +211,22 @@ def _declare(library: ctypes.CDLL) -> None:
         ("llama_init_from_model", context, [model, ContextParams]),
         ("llama_free", None, [context]),
         ("llama_n_ctx", c_uint32, [context]),
+        ("llama_decode", c_int32, [context, Batch]),
+        ("llama_synchronize", None, [context]),
+        ("llama_get_logits", POINTER(c_float), [context]),
+        ("llama_get_logits_ith", POINTER(c_float), [context, c_int32]),
+        ("llama_get_memory", c_void_p, [context]),
+        ("llama_memory_clear", None, [c_void_p, c_bool]),
+        ("llama_model_get_vocab", c_void_p, [model]),
+        ("llama_vocab_n_tokens", c_int32, [c_void_p]),
+        ("llama_vocab_bos", c_int32, [c_void_p]),
+        ("llama_vocab_get_add_bos", c_bool, [c_void_p]),
+        ("llama_vocab_is_eog", c_bool, [c_void_p, c_int32]),
+        (
+            "llama_tokenize",
+            c_int32,
+            [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool],
+        ),
         ("llama_sampler_chain_default_params", SamplerChainParams, []),
         ("llama_sampler_chain_init", c_void_p, [SamplerChainParams]),
         ("llama_sampler_chain_add", None, [c_void_p, c_void_p]),
@@ -218,6 +250,7 @@ def _declare(library: ctypes.CDLL) -> None:
 
 __all__ = [
     "LOAD_MODE_NONE",
+    "Batch",
     "ContextParams",
     "EvalCallback",
     "LogCallback",

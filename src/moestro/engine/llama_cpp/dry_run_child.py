@@ -20,11 +20,11 @@ from moestro.engine.llama_cpp.binding import (
     ContextParams,
     LogCallback,
     ModelParams,
-    TensorOverride,
 )
 from moestro.engine.llama_cpp.breakdown import Share, memory_breakdown
 from moestro.engine.llama_cpp.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.imaginary import Imaginary
+from moestro.engine.llama_cpp.placement import place
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice, VirtualDevices
 from moestro.errors import EngineMismatch
 
@@ -107,24 +107,17 @@ class _Session:
         params.load_mtp = asked["mtp_depth"] > 0
         self.keep.clear()
         if self.devices is not None:
-            params.devices = self._kept((ctypes.c_void_p * (len(self.devices) + 1))(*self.devices))
-        if asked["gpu_layers"] is not None:
-            params.n_gpu_layers = asked["gpu_layers"]
-        if asked["tensor_split"]:
-            shares = (ctypes.c_float * 128)(*asked["tensor_split"])
-            self.keep.append(shares)
-            params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
-        if asked["host_tensors"]:
-            host = self.library.ggml_backend_cpu_buffer_type()
-            rules = [TensorOverride(text.encode(), host) for text in asked["host_tensors"]]
-            params.tensor_buft_overrides = self._kept(
-                (TensorOverride * (len(rules) + 1))(*rules, TensorOverride())
-            )
+            addresses = (ctypes.c_void_p * (len(self.devices) + 1))(*self.devices)
+            self.keep.append(addresses)
+            params.devices = ctypes.addressof(addresses)
+        self.keep += place(
+            self.library,
+            params,
+            gpu_layers=asked["gpu_layers"],
+            tensor_split=asked["tensor_split"],
+            host_tensors=asked["host_tensors"],
+        )
         return params
-
-    def _kept(self, array: Any) -> int:
-        self.keep.append(array)
-        return ctypes.addressof(array)
 
     def answer(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         """What `asked` takes, or None where the engine refuses; its log says why."""

@@ -1,0 +1,253 @@
+"""From what the user named to a comparison: which files, which settings, what fits together."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from moestro.cli.planning import planner_of, seen_by_engine
+from moestro.cli.resolve import resolve
+from moestro.errors import (
+    ModelCorrupt,
+    ModelError,
+    ModelPartMissing,
+    ModelTruncated,
+    ModelUnsupported,
+    MoestroError,
+    UsageError,
+)
+from moestro.findings import Finding, Severity
+from moestro.hardware import Inventory, this_inventory
+from moestro.model import HubRef, ModelSpec, Url, read_model
+from moestro.planning import Plan, Wishes, make_plan
+from moestro.planning.placement import HOST
+from moestro.units import format_bytes
+from moestro.verify import corpus
+from moestro.verify.policy import Policy, built_in, with_file
+from moestro.verify.recording import Recording, record
+from moestro.verify.run import verify
+from moestro.verify.sides import FIRST_SCORED
+from moestro.verify.stored import keep_verdict
+from moestro.verify.subject import Options, Progress, Subject
+from moestro.verify.verdict import Compared, Verification
+
+RECORDING_SUFFIX = ".moeref"
+_LOGIT_BYTES = 4
+_COPIES = 2
+"""Of a chunk's logits: the engine's own, and those that both processes see."""
+
+_RECORD = (
+    "Record it on a larger machine (moestro verify REF --record FILE.moeref) and give that file."
+)
+_SMALLER = "Take a smaller file, or see moestro plan for what would fit."
+
+
+def verified(
+    model: str,
+    reference: str,
+    texts: Sequence[Path],
+    policy_file: Path | None,
+    given: dict[str, Any],
+    progress: Progress,
+) -> Verification:
+    """Compares, and keeps the verdict.
+
+    Raises:
+        MoestroError: a file cannot be read, the reference cannot be run, or the text is too short.
+    """
+    policy = built_in() if policy_file is None else with_file(built_in(), policy_file)
+    options, passages = options_of(given), passages_of(texts)
+    with ExitStack() as stack:
+        if reference.endswith(RECORDING_SUFFIX):
+            if texts:
+                raise UsageError(
+                    "A recorded reference brings its own text.",
+                    hint="Leave --text out, or record the reference anew with that text.",
+                )
+            side: Subject | Recording = stack.enter_context(Recording(Path(reference)))
+            theirs = None
+        else:
+            theirs = _planned(reference, given, as_reference=True)
+            side = _subject(theirs)
+        try:
+            ours = _planned(model, given)
+        except ModelError as error:
+            return _unreadable(model, side, policy, error)
+        if theirs is not None and not _fit_together(ours, theirs):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moestro-"))
+            kept = Path(folder) / "reference.moeref"
+            record(_subject(theirs), passages, kept, options, progress)
+            side = stack.enter_context(Recording(kept))
+        found = verify(_subject(ours), side, passages, policy, options, progress)
+    return _kept(found, ours.model)
+
+
+def recorded(
+    model: str, path: Path, texts: Sequence[Path], given: dict[str, Any], progress: Progress
+) -> dict[str, Any]:
+    """Runs `model` as a reference and keeps its results in the file `path`.
+
+    Raises:
+        MoestroError: it cannot be read or run, the text is too short, or the file cannot be
+            written.
+    """
+    if path.suffix != RECORDING_SUFFIX:
+        raise UsageError(
+            f"A recorded reference is a {RECORDING_SUFFIX} file, which {path.name} is not.",
+            hint=f"moestro verify {model} --record {path.with_suffix(RECORDING_SUFFIX)}",
+        )
+    passages, options = passages_of(texts), options_of(given)
+    record(_subject(_planned(model, given, as_reference=True)), passages, path, options, progress)
+    with Recording(path) as kept:
+        return {
+            "path": str(path),
+            "size_bytes": path.stat().st_size,
+            "chunks": kept.chunks,
+            "model": kept.compared.to_json(),
+        }
+
+
+def options_of(given: dict[str, Any]) -> Options:
+    wanted = {name: given[name] for name in ("tokens", "generations") if given[name] is not None}
+    return replace(Options(), **wanted)
+
+
+def passages_of(texts: Sequence[Path]) -> tuple[corpus.Passage, ...]:
+    """The built-in text, or the user's own.
+
+    Raises:
+        UsageError: a file is no text.
+    """
+    if not texts:
+        return corpus.built_in()
+    return tuple(passage for path in texts for passage in corpus.from_file(path))
+
+
+def _planned(text: str, given: dict[str, Any], *, as_reference: bool = False) -> Plan:
+    """The model that `text` names, on this machine, with room for one chunk of text.
+
+    Raises:
+        MoestroError: it cannot be read or fetched, or does not fit at all.
+    """
+    machine = seen_by_engine(this_inventory())
+    reference = resolve(text)
+    model = read_model(reference)
+    if model.format != "gguf":
+        raise ModelUnsupported(
+            f"{text} holds safetensors; the engine here runs GGUF files.",
+            hint="Convert it with llama.cpp's convert_hf_to_gguf.py, or take a GGUF of the model.",
+        )
+    if isinstance(reference, HubRef | Url):
+        from moestro.cli.fetching import fetch_with_progress
+
+        model = read_model(resolve(str(fetch_with_progress(reference, model.name or text))))
+    wishes = Wishes(
+        context=corpus.CHUNK_TOKENS,
+        parallel=1,
+        mtp=0,
+        threads=given["threads"],
+        gpu_layers=given["gpu_layers"],
+        cache_type=None if as_reference else given["cache_type"],
+    )
+    plan = _plan(model, machine, wishes)
+    if plan.fits is False:
+        hint, code = (_RECORD, "reference-does-not-fit") if as_reference else (_SMALLER, "no-fit")
+        raise _does_not_fit(text, plan, hint, code)
+    return plan
+
+
+def _plan(model: ModelSpec, machine: Inventory, wishes: Wishes) -> Plan:
+    with planner_of(model, machine, wishes) as planner:
+        return make_plan(planner, with_alternatives=False)
+
+
+def _fit_together(ours: Plan, theirs: Plan) -> bool:
+    """Whether both models, with a chunk's logits each, have room at the same time; yes where the
+    room is not known."""
+    for device in ours.ledger.devices:
+        if device.capacity_bytes is None:
+            continue
+        both = _resident_bytes(ours, device.device) + _resident_bytes(theirs, device.device)
+        if device.device == HOST:
+            both += _logits_bytes(ours.model) + _logits_bytes(theirs.model)
+        if both > device.capacity_bytes:
+            return False
+    return True
+
+
+def _resident_bytes(plan: Plan, name: str) -> int:
+    """What the model takes of a device from the start; a prompt cache is not used here."""
+    return sum(
+        line.size_bytes
+        for device in plan.ledger.devices
+        if device.device == name
+        for line in device.lines
+        if line.resident
+    )
+
+
+def _logits_bytes(model: ModelSpec) -> int:
+    rows = corpus.CHUNK_TOKENS - FIRST_SCORED
+    return rows * (model.vocabulary or 0) * _LOGIT_BYTES * _COPIES
+
+
+def _subject(plan: Plan) -> Subject:
+    return Subject(plan.model, replace(plan.settings, prompt_cache_bytes=0, context_checkpoints=0))
+
+
+def _does_not_fit(text: str, plan: Plan, hint: str, code: str) -> MoestroError:
+    worst = max(
+        (device for device in plan.ledger.devices if device.capacity_bytes is not None),
+        key=lambda device: device.total_bytes - (device.capacity_bytes or 0),
+    )
+    return MoestroError(
+        f"{text} does not fit into this machine: it takes {format_bytes(worst.total_bytes)} of "
+        f"{worst.device}, which has {format_bytes(worst.capacity_bytes or 0)}.",
+        hint=hint,
+        code=code,
+    )
+
+
+def _unreadable(
+    text: str, side: Subject | Recording, policy: Policy, error: ModelError
+) -> Verification:
+    """A candidate that cannot even be read has failed; whatever else is wrong is the user's to
+    hear about as an error."""
+    if not isinstance(error, ModelTruncated | ModelCorrupt | ModelPartMissing):
+        raise error
+    finding = Finding(Severity.FAIL, error.code, "The file is damaged", error.sentence, error.hint)
+    reference = side.compared if isinstance(side, Recording) else side.compared(None)
+    return Verification(
+        Compared(Path(text).name, "unknown", None, None), reference, (finding,), policy
+    )
+
+
+def _kept(found: Verification, model: ModelSpec) -> Verification:
+    """Keeps the verdict for `up`, unless the comparison was broken off; a finding says why not, if
+    it could not be kept."""
+    if any(finding.code == "interrupted" for finding in found.findings):
+        return found
+    try:
+        keep_verdict(
+            [Path(file.location) for file in model.files],
+            found.verdict,
+            reference=found.reference.name,
+            policy=found.policy.name,
+            tokens=found.tokens,
+            digests=found.candidate.digests,
+            findings=found.findings,
+        )
+    except MoestroError as error:
+        finding = Finding(
+            Severity.WARN,
+            "verdict-not-kept",
+            "The verdict could not be kept; up will not know of it",
+            error.sentence,
+            error.hint,
+        )
+        return replace(found, findings=(*found.findings, finding))
+    return found

@@ -1,0 +1,67 @@
+"""Which model a file holds, whatever it is called: digests of a sample and of the whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from moestro.errors import ModelError
+
+_HEAD_BYTES = 1 << 20
+_SAMPLE_BYTES = 4096
+_SAMPLES = 256
+_PIECE_BYTES = 4 << 20
+
+
+def sampled_digest(paths: Sequence[Path]) -> str:
+    """A digest (hexadecimal) of the files' lengths, their first MiB and 256 places spread evenly
+    over each: about 2 MiB to read of a file of any size. Files that differ elsewhere share it.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=20)
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                digest.update(size.to_bytes(8, "little"))
+                digest.update(file.read(_HEAD_BYTES))
+                for number in range(_SAMPLES if size > _HEAD_BYTES else 0):
+                    file.seek(_HEAD_BYTES + (size - _HEAD_BYTES) * number // _SAMPLES)
+                    digest.update(file.read(_SAMPLE_BYTES))
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    return digest.hexdigest()
+
+
+def content_digests(
+    paths: Sequence[Path], progress: Callable[[int], None] = lambda done_bytes: None
+) -> tuple[str, ...]:
+    """The sha256 (hexadecimal) of each file, as hubs publish it; `progress` is told the bytes read
+    so far.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    digests, done = [], 0
+    for path in paths:
+        digest = hashlib.sha256()
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    done += len(piece)
+                    progress(done)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        digests.append(digest.hexdigest())
+    return tuple(digests)
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    return ModelError(
+        f"{path} could not be read: {error.strerror or type(error).__name__}.",
+        hint="Check the path, and that this user may read it.",
+    )

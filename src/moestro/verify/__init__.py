@@ -1,0 +1,1 @@
+"""Is this file as good as its reference, and do its experts still route?"""

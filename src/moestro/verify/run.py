@@ -1,0 +1,287 @@
+"""Runs the same text through a candidate and its reference, and judges what comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from moestro.engine.llama_cpp.capture import Capture
+from moestro.errors import EngineError
+from moestro.findings import Finding, Severity
+from moestro.routing.paired import PairedRouting, PairedTally
+from moestro.verify.corpus import Passage
+from moestro.verify.divergence import DivergenceTally
+from moestro.verify.fingerprint import Fingerprint, take_fingerprint
+from moestro.verify.judge import judge
+from moestro.verify.policy import Policy
+from moestro.verify.recording import Recording
+from moestro.verify.repetition import compare_repetition
+from moestro.verify.sides import (
+    FIRST_SCORED,
+    LiveReference,
+    ReferenceSide,
+    RoutedExperts,
+    chunks_of,
+    fed,
+    generate,
+    sampled,
+    scored_logits,
+)
+from moestro.verify.static import check_static
+from moestro.verify.subject import Options, Progress, Subject, reading
+from moestro.verify.verdict import Verification
+
+CANNOT_COMPARE = frozenset({"architecture-differs", "vocabulary-differs"})
+"""Findings after which the reference's tokens mean nothing to the candidate."""
+
+
+def verify(
+    candidate: Subject,
+    reference: Subject | Recording,
+    passages: Sequence[Passage],
+    policy: Policy,
+    options: Options,
+    progress: Progress = lambda _what, _done, _all: None,
+) -> Verification:
+    """Compares `candidate` with a reference that runs beside it, or with a recording of one.
+
+    A recording brings its own text: `passages` are not used then. An interrupt (Ctrl-C) ends the
+    measurement; what was seen by then is judged, and a finding says so.
+
+    Raises:
+        MoestroError: the *reference* cannot be read or run, or the text is too short. What is wrong
+            with the candidate is a finding, not an error.
+    """
+    work = _Work(candidate, reference, policy, options, progress)
+    with ExitStack() as stack:
+        return work.done(stack, passages)
+
+
+@dataclass(slots=True)
+class _Work:
+    candidate: Subject
+    reference: Subject | Recording
+    policy: Policy
+    options: Options
+    progress: Progress
+    findings: list[Finding] = field(default_factory=list)
+    prints: tuple[Fingerprint, Fingerprint] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    domains: list[str] = field(default_factory=list)
+    divergence: DivergenceTally = field(default_factory=DivergenceTally)
+    routing: PairedTally | None = None
+    interrupted: bool = False
+
+    def done(self, stack: ExitStack, passages: Sequence[Passage]) -> Verification:
+        if self.options.files:
+            with self.stage("files"):
+                self.compare_files()
+        if any(finding.code in CANNOT_COMPARE for finding in self.findings):
+            return self.verification()
+        with self.stage("load"):
+            side = self.reference_side(stack, passages)
+            capture = self.candidate_capture(stack)
+        if capture is None or not self.fits_together(capture, side, passages):
+            return self.verification()
+        try:
+            with self.stage("text"):
+                self.read_text(capture, side)
+            with self.stage("generations"):
+                generated = self.generate(capture, side)
+        except _CandidateFailed as failed:
+            self.findings.append(_engine_refused(failed.error))
+            generated = None
+        return self.verification(generated)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.perf_counter() - begun, 3)
+
+    def compare_files(self) -> None:
+        reference = self.reference
+        if isinstance(reference, Recording):
+            kept = reference.fingerprint()
+        else:
+            kept = take_fingerprint(
+                reference.model, progress=reading(self.progress, reference.name)
+            )
+        found = take_fingerprint(
+            self.candidate.model, progress=reading(self.progress, self.candidate.name)
+        )
+        self.prints = kept, found
+        self.findings += check_static(kept, found)
+
+    def reference_side(self, stack: ExitStack, passages: Sequence[Passage]) -> ReferenceSide:
+        reference = self.reference
+        if isinstance(reference, Recording):
+            return reference
+        self.progress(f"loading {reference.name}", 0, 0)
+        capture = stack.enter_context(Capture(reference.model, reference.settings))
+        return LiveReference(
+            capture,
+            chunks_of(capture, passages, self.options),
+            RoutedExperts.of(reference.model),
+            prompts=self.options.generations,
+            generated_tokens=self.options.generated_tokens,
+        )
+
+    def candidate_capture(self, stack: ExitStack) -> Capture | None:
+        self.progress(f"loading {self.candidate.name}", 0, 0)
+        try:
+            return stack.enter_context(Capture(self.candidate.model, self.candidate.settings))
+        except EngineError as error:
+            self.findings.append(_engine_refused(error))
+            return None
+
+    def fits_together(
+        self, capture: Capture, side: ReferenceSide, passages: Sequence[Passage]
+    ) -> bool:
+        """Whether the reference's tokens are tokens of the candidate; findings say what differs."""
+        ours, theirs = capture.vocabulary, side.vocabulary
+        if ours.tokens != theirs.tokens:
+            self.findings.append(
+                Finding(
+                    Severity.FAIL,
+                    "vocabulary-differs",
+                    "The two models have different vocabularies",
+                    f"{ours.tokens:,} tokens, the reference {theirs.tokens:,}",
+                    "Compare a file with the model it was made from.",
+                )
+            )
+            return False
+        known = {finding.code for finding in self.findings}
+        if isinstance(side, LiveReference) and "tokenizer-differs" not in known:
+            with _candidate():
+                differing = side.differing_passages(capture, passages)
+            if differing:
+                self.findings.append(
+                    Finding(
+                        Severity.FAIL,
+                        "tokenizer-differs",
+                        "The two files cut the same text into different tokens",
+                        f"in {', '.join(differing)}",
+                        "Take a file that was converted with the model's own tokenizer.",
+                    )
+                )
+        experts, theirs_experts = RoutedExperts.of(self.candidate.model), side.experts
+        if experts is None and theirs_experts is None:
+            self.findings.append(
+                Finding(
+                    Severity.INFO,
+                    "dense-model",
+                    "This model has no experts, so there is no routing to compare",
+                )
+            )
+        elif experts and theirs_experts and experts.count == theirs_experts.count:
+            self.routing = PairedTally(
+                experts.count,
+                theirs_experts.used,
+                theirs_experts.gating,
+                experts.gating,
+                experts.used,
+            )
+        return True
+
+    def read_text(self, capture: Capture, side: ReferenceSide) -> None:
+        try:
+            for number, one in enumerate(side.passes()):
+                self.progress("comparing", number, side.chunks)
+                with _candidate():
+                    captured = capture.chunk(fed(one.chunk, side.vocabulary), FIRST_SCORED)
+                chunk = one.chunk
+                self.divergence.add(chunk.index, chunk.domain, one.compare(scored_logits(captured)))
+                if self.routing is not None:
+                    ours = sampled(captured)
+                    for block, theirs in one.routers.items():
+                        if block in ours:
+                            self.routing.add(block, chunk.index, chunk.domain, theirs, ours[block])
+                self.tokens += len(chunk.tokens)
+                if chunk.domain not in self.domains:
+                    self.domains.append(chunk.domain)
+        except KeyboardInterrupt:
+            if not self.tokens:
+                raise
+            self.interrupted = True
+            self.findings.append(
+                Finding(
+                    Severity.UNKNOWN,
+                    "interrupted",
+                    "The comparison was stopped before its end",
+                    f"after {self.tokens:,} tokens",
+                    "Run it again to the end before you rely on it.",
+                )
+            )
+        self.progress("comparing", side.chunks, side.chunks)
+
+    def generate(
+        self, capture: Capture, side: ReferenceSide
+    ) -> tuple[list[list[int]], list[list[int]]] | None:
+        if self.interrupted or not side.prompts:
+            return None
+        self.progress("continuing texts", 0, 2)
+        theirs = side.generations()
+        self.progress("continuing texts", 1, 2)
+        with _candidate():
+            ours = generate(capture, side.prompts, side.generated_tokens)
+        return ours, theirs
+
+    def verification(
+        self, generated: tuple[list[list[int]], list[list[int]]] | None = None
+    ) -> Verification:
+        divergence = self.divergence.result() if self.tokens else None
+        routing: PairedRouting | None = None
+        if self.routing is not None and self.routing.tokens:
+            routing = self.routing.result()
+        repetition = compare_repetition(*generated) if generated is not None else None
+        findings = list(self.findings)
+        if divergence is not None:
+            findings += judge(divergence, routing, repetition, self.policy)
+        kept, found = self.prints or (None, None)
+        reference = self.reference
+        return Verification(
+            candidate=self.candidate.compared(found),
+            reference=reference.compared
+            if isinstance(reference, Recording)
+            else reference.compared(kept),
+            findings=tuple(findings),
+            policy=self.policy,
+            tokens=self.tokens,
+            domains=tuple(self.domains),
+            divergence=divergence,
+            routing=routing,
+            repetition=repetition,
+            seconds=self.seconds,
+        )
+
+
+class _CandidateFailed(Exception):
+    """The candidate's engine, not the reference's, gave up."""
+
+    def __init__(self, error: EngineError) -> None:
+        super().__init__(error.sentence)
+        self.error = error
+
+
+@contextmanager
+def _candidate() -> Iterator[None]:
+    try:
+        yield
+    except EngineError as error:
+        raise _CandidateFailed(error) from error
+
+
+def _engine_refused(error: EngineError) -> Finding:
+    return Finding(
+        Severity.FAIL,
+        "engine-refused",
+        "The engine does not run this file",
+        error.sentence,
+        error.hint,
+    )
