@@ -1,11 +1,12 @@
 """Does verify measure what llama.cpp's own `llama-perplexity --kl-divergence` measures?
 
-    python -m bench.verify.agreement [--chunks 8]        # results/agreement.json
+    python -m bench.verify.agreement [--chunks 16]       # results/agreement.json
 
-Both read the same text in the same chunks of 512 tokens. llama-perplexity first writes the
-reference's log-probabilities to a file, in 16 bits between each row's greatest and least, and
-leaves out tokens with p < e^-16; verify takes the logits as they are. So very small divergences
-differ in their last digits, and the largest of a quantile may.
+Both read the same text in the same chunks of 512 tokens, on the same engine (`perplexity_tool`).
+llama-perplexity keeps the reference's log-probabilities in a file, in 16 bits, cut off 16 nats
+below each row's greatest; verify takes the logits as they are. So the reference's perplexity is
+taken from llama-perplexity's first pass, which has whole logits too: from the file it is lower, as
+far as the text's own tokens are cut off. Its tool compiled apart is another engine (`--native`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.verify.cache import cache_folder
@@ -32,8 +34,6 @@ ATTEMPTS = 12
 
 PATTERNS = {
     "perplexity": r"Mean PPL\(Q\)\s*:\s*([\d.]+)",
-    "perplexity_reference": r"Mean PPL\(base\)\s*:\s*([\d.]+)",
-    "perplexity_ratio": r"Mean PPL\(Q\)/PPL\(base\)\s*:\s*([\d.]+)",
     "kld_mean": r"Mean\s+KLD:\s*(-?[\d.]+)",
     "kld_median": r"Median\s+KLD:\s*(-?[\d.]+)",
     "kld_p90": r"90\.0%\s+KLD:\s*(-?[\d.]+)",
@@ -44,26 +44,34 @@ PATTERNS = {
 """In what llama-perplexity prints at its end; agreement in per cent."""
 
 
-def theirs(reference: Path, candidate: Path, text: Path, chunks: int) -> dict[str, float]:
-    """llama-perplexity's figures. Its base file is written once per reference and text."""
-    base = text.with_name(f"{reference.stem}.base")
-    common = ["-f", str(text), "-c", str(CHUNK_TOKENS), "-t", str(os.cpu_count())]
+def theirs(pair: tuple[Path, Path], text: Path, chunks: int, *, native: bool) -> dict[str, float]:
+    """llama-perplexity's figures for (reference, candidate)."""
+    base = text.with_suffix(".base")
+    one = str(CHUNK_TOKENS)
+    common = ["-f", str(text), "-c", one, "-b", one, "-ub", one, "-t", str(os.cpu_count())]
     common += ["--chunks", str(chunks), "--kl-divergence-base", str(base)]
-    if not base.exists():
-        _run(reference, common, ("Final estimate",))
-    printed = _run(candidate, [*common, "--kl-divergence"], tuple(PATTERNS.values()))
+    final = r"Final estimate: PPL = ([\d.]+)"
+    first = _run(pair[0], common, (final,), native=native)
+    printed = _run(pair[1], [*common, "--kl-divergence"], PATTERNS.values(), native=native)
+    base.unlink()
     found = {name: float(_found(pattern, printed)) for name, pattern in PATTERNS.items()}
     found["top1_agreement"] /= 100
+    found["perplexity_reference"] = float(_found(final, first))
+    found["perplexity_ratio"] = found["perplexity"] / found["perplexity_reference"]
     return found
 
 
-def _run(model: Path, options: Sequence[str], wanted: Sequence[str]) -> str:
-    """Its log is sometimes cut off at the end of the process, so it is asked again then."""
+def _run(model: Path, options: Sequence[str], wanted: Iterable[str], *, native: bool) -> str:
+    """The compiled tool's log is sometimes cut off at its end, so it is asked again then."""
+    shared = [sys.executable, "-m", "bench.verify.perplexity_tool"]
+    command = [str(tool("llama-perplexity"))] if native else shared
+    patterns = tuple(wanted)
     for _ in range(ATTEMPTS):
-        command = [str(tool("llama-perplexity")), "-m", str(model), *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*command, "-m", str(model), *options], capture_output=True, text=True, check=False
+        )
         printed = done.stdout + done.stderr
-        if all(re.search(pattern, printed) for pattern in wanted):
+        if all(re.search(pattern, printed) for pattern in patterns):
             return printed
     raise RuntimeError(f"llama-perplexity did not print its results:\n{printed[-2000:]}")
 
@@ -96,7 +104,8 @@ def ours(reference: Path, candidate: Path, text: Path, chunks: int) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--chunks", type=int, default=8)
+    parser.add_argument("--chunks", type=int, default=16)
+    parser.add_argument("--native", action="store_true", help="against the tool compiled apart")
     parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
     options = parser.parse_args()
     rows = []
@@ -111,14 +120,15 @@ def main() -> None:
                     "model": name,
                     "quantization": label,
                     "chunks": options.chunks,
-                    "llama_perplexity": theirs(*pair, text, options.chunks),
+                    "llama_perplexity": theirs(pair, text, options.chunks, native=options.native),
                     "moestro": ours(*pair, text, options.chunks),
                 }
                 row["relative_difference"] = _relative(row["moestro"], row["llama_perplexity"])
                 rows.append(rounded(row))
                 print(json.dumps(rounded(row["relative_difference"])), name, label, flush=True)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "agreement.json").write_text(json.dumps(rows, indent=1) + "\n")
+    name = "agreement_native.json" if options.native else "agreement.json"
+    (RESULTS / name).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def _cut_for(model: Path, chunks: int) -> str:

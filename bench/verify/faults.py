@@ -2,8 +2,9 @@
 
     python -m bench.verify.faults [--only MODEL …] [--faults NAME …]
 
-Every kind of `tests/planted.py` on every model that it makes sense for: the demo (qwen35moe), the
-three upcycled SmolLM2 (llama, qwen2moe, glm4moe), and tiny random deepseek2 and qwen3moe. Each is
+Every kind of `tests/planted.py` on every model that it makes sense for: the demo (qwen35moe) in
+F16 and, where a fault is harder to see, in Q4_K_M; the three upcycled SmolLM2 (llama, qwen2moe,
+glm4moe); tiny random deepseek2 and qwen3moe. The reference is always the clean F16 file. Each is
 compared twice: as a user would, and with the comparison of files switched off, so that only the
 models' answers count. Results go to results/faults.json, one row at a time, and the table for
 people to results/faults.md. Rows that are there are not run again; --again does.
@@ -33,13 +34,14 @@ from moestro.verify.subject import Options
 
 RESULTS = Path(__file__).parent / "results"
 TINY = ("deepseek2", "qwen3moe")
-MODELS = ("demo", *(f"tiny-{name}" for name in TINY), *UPCYCLED)
+DEMO_Q4 = "demo-q4_k_m"
+MODELS = ("demo", DEMO_Q4, *(f"tiny-{name}" for name in TINY), *UPCYCLED)
 NEEDS_BLOCKS_OF_Q8 = "block-scale-nan"
 TOKENIZER = ("tokens-swapped", "merges-reversed")
 """Without the files, only a reference that runs can be asked for its tokens."""
 
-SIZES = {"demo": Options(tokens=8192, generations=8)}
-SLOW = Options(tokens=2048, generations=4)
+SIZES = dict.fromkeys(("demo", DEMO_Q4), Options(tokens=8192, generations=8))
+SLOW = Options(tokens=2048, generations=0)
 """A chunk of 512 tokens takes an upcycled model seconds."""
 
 
@@ -54,11 +56,13 @@ def reference_of(model: str) -> Path:
         name = model.removeprefix("tiny-")
         kept = folder / f"tiny-{name}.gguf"
         return kept if kept.exists() else write_tiny(name, folder)
-    return f16(model)
+    return f16("demo" if model == DEMO_Q4 else model)
 
 
 def source_of(model: str, fault: str) -> Path:
     """What the fault is planted into: a clean file of the model."""
+    if model == DEMO_Q4:
+        return clean("demo", "Q4_K_M")
     if fault == NEEDS_BLOCKS_OF_Q8 and not model.startswith("tiny-"):
         return clean(model, "Q8_0")
     return reference_of(model)

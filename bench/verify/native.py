@@ -48,7 +48,7 @@ def tool(name: str) -> Path:
 def build(source: Path | None, jobs: int) -> Path:
     """Compiles `TOOLS` and returns the folder that holds them. What is built is kept."""
     folder = _build_folder()
-    source = _llama_cpp(source) if source is not None else _fetch()
+    source = source_folder(source)
     number = EXPECTED_VERSION.split(".")[-1]
     configure = [
         "cmake", "-G", "Ninja", "-S", str(source), "-B", str(folder),
@@ -61,13 +61,18 @@ def build(source: Path | None, jobs: int) -> Path:
     return folder / "bin"
 
 
+def source_folder(given: Path | None) -> Path:
+    """llama.cpp's source: in the unpacked distribution `given`, or fetched."""
+    kept = cache_folder() / f"source-{EXPECTED_VERSION}"
+    return _llama_cpp(given) if given is not None else _fetch(kept)
+
+
 def _build_folder() -> Path:
     return cache_folder() / f"native-{EXPECTED_VERSION}"
 
 
-def _fetch() -> Path:
-    """Downloads and unpacks the source distribution; its path of llama.cpp."""
-    target = cache_folder() / f"source-{EXPECTED_VERSION}"
+def _fetch(target: Path) -> Path:
+    """Downloads and unpacks the source distribution to `target`; its path of llama.cpp."""
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
             command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]

@@ -21,6 +21,8 @@ from tests.verify.probing import probe_in_this_process
 from tests.verify.quantized import quantized_copy
 
 ARCHITECTURES = ("qwen35moe", "deepseek2", "glm4moe", "mixtral")
+PLANTED = ("qwen35moe", "deepseek2", "wide", "quantized")
+"""Hybrid with shared expert and MTP; sigmoid with biases; Mixtral's in F32 and in Q8_0."""
 TYPES = ("BF16", "F16", "Q8_0", "Q5_1", "Q5_0", "IQ4_NL", "Q4_1", "Q4_0", "MXFP4", "NVFP4")
 WIDE_TYPES = ("Q6_K", "Q5_K", "Q4_K", "IQ4_XS", "Q3_K", "Q2_K", "IQ3_S")
 """Those whose tables ggml makes in a moment; the others were tried by hand."""
@@ -74,7 +76,7 @@ def test_a_planted_fault_is_named_in_every_architecture(
     name: str, sources: Sources, tmp_path: Path
 ) -> None:
     fault = FAULTS[name]
-    fitting = [own for own in sources if fault.fits(Gguf.open(sources[own][0]))]
+    fitting = [own for own in PLANTED if fault.fits(Gguf.open(sources[own][0]))]
     assert fitting
     for own in fitting:
         source, reference = sources[own]
@@ -94,11 +96,8 @@ def test_a_planted_fault_is_named_in_every_architecture(
 
 
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("architecture", ["qwen35moe", "glm4moe"])
-def test_clean_quantizations_raise_nothing(
-    kind: str, architecture: str, sources: Sources, tmp_path: Path
-) -> None:
-    source, reference = sources[architecture]
+def test_clean_quantizations_raise_nothing(kind: str, sources: Sources, tmp_path: Path) -> None:
+    source, reference = sources["glm4moe"]
     target = quantized_copy(source, tmp_path / "clean.gguf", kind)
     assert beyond_info(check_static(reference, fingerprint(target))) == []
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from moestro.cli.page import drawn, framed, save
 from moestro.cli.show_plan import anatomy_line, machine_line, plan_name
-from moestro.errors import MoestroError
 from moestro.planning import Plan
 from moestro.planning.frontier import TYPES, Point
 from moestro.planning.placement import HOST
@@ -25,12 +25,6 @@ _SIZES = ("#2166ac", "#4393c3", "#92c5de", "#f4a582", "#d6604d", "#b2182b")
 """One for each of the frontier's `TYPES`."""
 
 _OWN = "#111111"
-_STYLE = """
-body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
-       color: #1a1a1a; background: #fff; }
-h1 { font-size: 1.3rem; margin: 0 0 .2rem; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .2rem; }
-p { margin: .2rem 0; color: #444; }
-"""
 
 
 def write_chart(plan: Plan, points: Sequence[Point], path: Path) -> None:
@@ -39,30 +33,11 @@ def write_chart(plan: Plan, points: Sequence[Point], path: Path) -> None:
     Raises:
         MoestroError: it cannot be written.
     """
-    page = page_of(plan, points)
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise MoestroError(
-            f"The chart could not be written to {path}: {error.strerror or error}.",
-            hint="Choose another place with --chart.",
-        ) from error
+    save(page_of(plan, points), path, what="chart", option="--chart")
 
 
 def page_of(plan: Plan, points: Sequence[Point]) -> str:
     """The whole page."""
-    from plotly import io
-
-    def drawn(figure: Any, *, first: bool) -> str:
-        return str(
-            io.to_html(
-                figure,
-                full_html=False,
-                include_plotlyjs=first,
-                config={"displayModeBar": False, "responsive": True},
-            )
-        )
-
     name = html.escape(plan_name(plan))
     streams = plan.settings.parallel
     room = f"Room for {streams} streams of each context" if streams > 1 else "One stream"
@@ -81,12 +56,7 @@ def page_of(plan: Plan, points: Sequence[Point]) -> str:
         "<h2>Memory of the plan, by device</h2>",
         drawn(_memory_figure(plan), first=False),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: plan</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>"
-    )
+    return framed(f"{plan_name(plan)}: plan", parts)
 
 
 def _speed_figure(plan: Plan, points: Sequence[Point]) -> Any:

@@ -127,8 +127,11 @@ def _verify(
     *,
     as_json: bool,
 ) -> int:
+    from moestro.cli.page import check_place
     from moestro.cli.verifying import verified
 
+    if report is not None:
+        check_place(report, what="page", option="--report")
     with _progress() as progress:
         found = verified(model, reference, texts, policy_file, given, progress)
     if report is not None:

@@ -15,9 +15,6 @@ from moestro.routing.scores import divergences
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_F16_ROUNDING = 2.0**-10
-"""Logits may have been kept in 16 bits."""
-
 _LEFT_OUT = -1
 """In place of the rank of an expert that was not chosen."""
 
@@ -92,9 +89,8 @@ def _margins(sample: LayerSample, overlap: Floats) -> Margins:
     whole: Bools = ~broken_rows(logits)
     logits, chosen, overlap = logits[whole], chosen[whole], overlap[sample.rows][whole]
     rows = np.arange(len(logits))[:, None]
-    rounding = _F16_ROUNDING * np.abs(logits).max(axis=1)
     last = logits[rows, chosen].min(axis=1)
     logits[rows, chosen] = -np.inf
     margins = last - logits.max(axis=1)
-    explained = margins >= -rounding
+    explained = margins >= 0  # rounding to 16 bits makes ties, and never turns an order round
     return Margins(margins[explained], overlap[explained], int(np.count_nonzero(~explained)))

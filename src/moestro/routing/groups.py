@@ -18,7 +18,7 @@ class GroupSums:
     A group is a run of neighbouring chunks of one domain: chunks that resemble each other stay
     together, which is what an honest interval needs. At first each chunk is a group; when there
     are more than `MOST_GROUPS`, the domain that has most joins its neighbours two by two. All
-    layers have the same groups, and the order in which chunks come makes no difference.
+    layers have the same groups.
     """
 
     def __init__(self, most: int = MOST_GROUPS) -> None:
@@ -53,8 +53,9 @@ class GroupSums:
 
     def _join_until_few(self) -> None:
         while len(self._keys) > self._most:
-            domain, groups = Counter(domain for domain, _ in self._keys).most_common(1)[0]
-            if groups == 1:
+            groups = Counter(domain for domain, _ in self._keys)
+            domain = max(sorted(groups), key=groups.__getitem__)
+            if groups[domain] == 1:
                 return
             self._widths[domain] *= 2
             self._keys = {_joined(key, domain) for key in self._keys}

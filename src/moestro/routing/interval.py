@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 SEED = 20261
+UNBOUNDED = (-math.inf, math.inf)
 _LEAST_GROUPS_TO_DRAW = 5
 _NORMAL = NormalDist()
 
@@ -44,14 +45,20 @@ class Interval:
 
 
 def bootstrap_mean(
-    sums: ArrayLike, counts: ArrayLike, *, seed: int = SEED, resamples: int = RESAMPLES
+    sums: ArrayLike,
+    counts: ArrayLike,
+    *,
+    bounds: tuple[float, float] = UNBOUNDED,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
 ) -> Interval | None:
     """The mean of something over tokens: Σ sums / Σ counts, both [groups].
 
-    Groups may differ in size. None if the counts are all zero.
+    Groups may differ in size. `bounds` are those between which any mean must lie. None if the
+    counts are all zero.
     """
     columns = np.stack([np.asarray(sums, np.float64), np.asarray(counts, np.float64)], axis=1)
-    return bootstrap(columns, ratio, seed=seed, resamples=resamples)
+    return bootstrap(columns, ratio, bounds=bounds, seed=seed, resamples=resamples)
 
 
 def ratio(sums: Floats) -> Floats:
@@ -62,7 +69,12 @@ def ratio(sums: Floats) -> Floats:
 
 
 def bootstrap(
-    sums: Floats, statistic: Statistic, *, seed: int = SEED, resamples: int = RESAMPLES
+    sums: Floats,
+    statistic: Statistic,
+    *,
+    bounds: tuple[float, float] = UNBOUNDED,
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
 ) -> Interval | None:
     """An interval for `statistic` of the sums over all groups; `sums` is [groups, columns].
 
@@ -84,7 +96,7 @@ def bootstrap(
         spread = left_out - left_out.mean()
         error = math.sqrt((groups - 1) / groups * float(spread @ spread))
         reach = student_quantile(1 - (1 - CONFIDENCE) / 2, groups - 1) * error
-        return Interval(value, value - reach, value + reach)
+        return Interval(value, max(value - reach, bounds[0]), min(value + reach, bounds[1]))
     drawn = statistic(_draws(groups, resamples, seed) @ present)
     return Interval(value, *_bca(value, drawn[np.isfinite(drawn)], left_out))
 

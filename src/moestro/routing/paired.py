@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,6 +192,11 @@ class PairedTally:
         self._sums.add(block, chunk, domain, _sums_of(found))
 
     @property
+    def kept(self) -> tuple[GroupSums, ...]:
+        """All that is kept of what was added."""
+        return self._sums, self._reference.kept, self._candidate.kept
+
+    @property
     def tokens(self) -> int:
         """Of the layer that saw most; 0 before anything was added."""
         return max((int(self._reference.tokens(n).sum()) for n in self._sums.layers), default=0)
@@ -267,7 +273,8 @@ def _sums_of(found: Agreement) -> Floats:
 
 
 def _mean(sums: Floats, top: int, bottom: int) -> Interval | None:
-    return bootstrap_mean(sums[:, top], sums[:, bottom])
+    bounds = (0.0, math.inf if top == _KL else 1.0)
+    return bootstrap_mean(sums[:, top], sums[:, bottom], bounds=bounds)
 
 
 def _known(found: Interval | None) -> Interval:

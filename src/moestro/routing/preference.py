@@ -74,7 +74,7 @@ def preference(groups: Sequence[str], counts: Floats) -> Preference | None:
 
 def _dispersion(groups_of_domains: Sequence[Floats]) -> float | None:
     """Pearson's χ² of groups within their domain over its degrees of freedom: 1 for independent
-    selections."""
+    selections. None if nothing could vary."""
     square, freedom = 0.0, 0
     for counts in groups_of_domains:
         seen = counts[:, counts.sum(axis=0) > 0]

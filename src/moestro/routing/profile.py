@@ -21,6 +21,8 @@ from moestro.routing.unseen import DesignEffect, Unseen, design_effect, unseen
 
 Floats = NDArray[np.float64]
 
+MOST_EXPERTS = 2**15 - 1
+
 # Columns of a group's sums, after the selections of each expert.
 _COLUMNS = 7
 _TOKENS, _TOP, _WEIGHED, _ENTROPY, _SCORED, _BROKEN_LOGITS, _BROKEN_WEIGHTS = range(_COLUMNS)
@@ -124,7 +126,7 @@ class RoutingTally:
 
     def __init__(self, experts: int, used: int, gating: str) -> None:
         check_gating(gating)
-        if not 1 <= used <= experts:
+        if not 1 <= used <= experts <= MOST_EXPERTS:
             raise ModelError(f"A router can't choose {used} of {experts} experts.")
         self.experts, self.used, self.gating = experts, used, gating
         self._sums = GroupSums()
@@ -164,6 +166,11 @@ class RoutingTally:
         self._sums.add(block, chunk, domain, row)
 
     @property
+    def kept(self) -> GroupSums:
+        """All that is kept of what was added."""
+        return self._sums
+
+    @property
     def layers(self) -> list[int]:
         return self._sums.layers
 
@@ -194,7 +201,7 @@ class RoutingTally:
             gini=float(loads.gini(total)),
             busiest_share=float(loads.busiest_share(total)),
             max_load=float(loads.max_over_mean(total)),
-            top_weight=bootstrap_mean(scalars[:, _TOP], scalars[:, _WEIGHED]),
+            top_weight=bootstrap_mean(scalars[:, _TOP], scalars[:, _WEIGHED], bounds=(0, 1)),
             router_entropy=bootstrap_mean(scalars[:, _ENTROPY], scalars[:, _SCORED]),
             unseen=unseen(total, math.fsum(tokens), self.used, effect, self.hypotheses),
             design_effect=effect,

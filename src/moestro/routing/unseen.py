@@ -117,7 +117,7 @@ def lost(reference: Floats, candidate: Floats, tokens: float, effect: DesignEffe
     """
     if effect is None or tokens <= 0:
         return ()
-    gone = np.flatnonzero((candidate == 0) & (reference > 0))
+    gone = np.flatnonzero(candidate == 0)
     enough = math.log2(hypotheses / ERROR_RATE)
     return tuple(
         int(expert)

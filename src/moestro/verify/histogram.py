@@ -49,6 +49,8 @@ class LogHistogram:
         place = int(np.searchsorted(below, rank, side="right"))
         if place == 0:
             return 0.0
+        if place == len(self._counts) - 1:
+            return self._greatest
         start = float(below[place - 1])
         within = (rank - start + 0.5) / float(self._counts[place])
         value = 10 ** (_LOWEST + (place - 1 + within) / _BINS_PER_DECADE)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from moestro.findings import Finding, Severity
 from moestro.routing.interval import Interval
@@ -44,13 +44,24 @@ def judge(
         severity = limit.judge(figure.low, figure.high) if limit is not None else None
         if limit is not None and severity is not None:
             found.append(_finding(limit, severity, figure))
-    return tuple(sorted(found, key=lambda finding: _WORST.get(finding.severity, 9)))
+    return tuple(sorted(_merged(found), key=lambda finding: _WORST.get(finding.severity, 9)))
+
+
+def _merged(findings: list[Finding]) -> list[Finding]:
+    """One finding a code: the worst speaks, what the others saw goes into its evidence."""
+    merged: dict[str, Finding] = {}
+    for finding in sorted(findings, key=lambda one: _WORST.get(one.severity, 9)):
+        if (first := merged.get(finding.code)) is None:
+            merged[finding.code] = finding
+        else:
+            evidence = f"{first.evidence}; also {finding.evidence}"
+            merged[finding.code] = replace(first, evidence=evidence)
+    return list(merged.values())
 
 
 def _finding(limit: Limit, severity: Severity, figure: Figure) -> Finding:
     bound = limit.fail if severity is Severity.FAIL else limit.warn
-    side = "at most" if limit.worse == "above" else "at least"
-    asked = f"; {side} {bound:g} is asked for" if bound is not None else ""
+    asked = f", limit {bound:g}" if bound is not None else ""
     return Finding(severity, limit.code, limit.title, figure.evidence + asked, limit.fix)
 
 
@@ -106,43 +117,45 @@ def _not_finite(found: Divergence) -> Iterator[Finding]:
 
 
 def _of_routing(found: PairedRouting) -> Iterator[Figure]:
-    worst = found.worst_layer
-    text = (
-        f"the same experts in {found.overlap.value:.1%} of selections"
-        f"{_range(found.overlap, '.1%')}; layer {worst.layer} in {worst.overlap.value:.1%}"
-    )
-    yield _figure("routing_overlap", found.overlap, text)
-    yield _figure(
-        "layer_overlap",
-        worst.overlap,
-        f"layer {worst.layer} takes the same experts in {worst.overlap.value:.1%} of selections"
-        f"{_range(worst.overlap, '.1%')}",
-    )
+    if found.gate_mass_overlap is not None:
+        mass = found.gate_mass_overlap
+        text = f"{mass.value:.1%} of the gate weights go to the same experts{_range(mass, '.1%')}"
+        yield _figure("gate_mass_overlap", mass, text)
+    worst = _worst(found, lambda layer: layer.gate_mass_overlap)
+    if worst is not None:
+        layer, mass = worst
+        text = f"{mass.value:.1%} of the gate weights in layer {layer.layer}{_range(mass, '.1%')}"
+        yield _figure("layer_gate_mass_overlap", mass, text)
     if found.router_kl is not None:
-        text = f"mean KL divergence of the routers {found.router_kl.value:.4f} nats"
-        yield _figure("router_kl", found.router_kl, text)
-    thinnest = _thinnest(found)
-    if thinnest is not None:
-        layer, ratio = thinnest
+        kl = found.router_kl
+        text = f"mean KL divergence of the routers {kl.value:.4f} nats{_range(kl, '.4f')}"
+        yield _figure("router_kl", kl, text)
+    worst = _worst(found, lambda layer: layer.effective_experts_ratio)
+    if worst is not None:
+        layer, ratio = worst
         text = (
-            f"layer {layer.layer} uses {layer.effective_experts:.1f} experts effectively where the "
-            f"reference uses {layer.effective_experts_reference:.1f}"
+            f"layer {layer.layer} uses {layer.effective_experts:.1f} experts effectively, the "
+            f"reference {layer.effective_experts_reference:.1f}"
         )
         yield _figure("effective_experts_ratio", ratio, text)
+    yield _of_dead_experts(found)
+
+
+def _of_dead_experts(found: PairedRouting) -> Figure:
     dead = [(layer.layer, layer.dead_only_in_candidate) for layer in found.layers]
     dead = [(layer, experts) for layer, experts in dead if experts]
     total = sum(len(experts) for _, experts in dead)
+    every = sum(len(layer.load) for layer in found.layers)
     some = "; ".join(f"layer {layer}: {_listed(experts)}" for layer, experts in dead[:3])
-    yield _point("dead_experts", total, f"{total} never chosen though the reference does: {some}")
+    return _point("dead_experts", total / max(every, 1), f"{total} of {every:,} experts; {some}")
 
 
-def _thinnest(found: PairedRouting) -> tuple[LayerPair, Interval] | None:
-    ratios = [
-        (layer, layer.effective_experts_ratio)
-        for layer in found.layers
-        if layer.effective_experts_ratio is not None
-    ]
-    return min(ratios, key=lambda pair: pair[1].value, default=None)
+def _worst(
+    found: PairedRouting, figure: Callable[[LayerPair], Interval | None]
+) -> tuple[LayerPair, Interval] | None:
+    """The layer where a figure is least, and the figure."""
+    figures = [(layer, value) for layer in found.layers if (value := figure(layer)) is not None]
+    return min(figures, key=lambda pair: pair[1].value, default=None)
 
 
 def _of_repetition(found: Repetition) -> Iterator[Figure]:

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moestro.engine.llama_cpp.capture import Capture
 from moestro.errors import EngineError
 from moestro.findings import Finding, Severity
@@ -17,6 +20,7 @@ from moestro.verify.fingerprint import Fingerprint, take_fingerprint
 from moestro.verify.judge import judge
 from moestro.verify.policy import Policy
 from moestro.verify.recording import Recording
+from moestro.verify.renumbered import in_reference_numbers, new_numbers
 from moestro.verify.repetition import compare_repetition
 from moestro.verify.sides import (
     FIRST_SCORED,
@@ -68,6 +72,7 @@ class _Work:
     progress: Progress
     findings: list[Finding] = field(default_factory=list)
     prints: tuple[Fingerprint, Fingerprint] | None = None
+    numbers: dict[int, NDArray[np.int32]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     domains: list[str] = field(default_factory=list)
@@ -117,6 +122,8 @@ class _Work:
         )
         self.prints = kept, found
         self.findings += check_static(kept, found)
+        if experts := RoutedExperts.of(self.candidate.model):
+            self.numbers = new_numbers(kept, found, experts.count)
 
     def reference_side(self, stack: ExitStack, passages: Sequence[Passage]) -> ReferenceSide:
         reference = self.reference
@@ -198,7 +205,7 @@ class _Work:
                 chunk = one.chunk
                 self.divergence.add(chunk.index, chunk.domain, one.compare(scored_logits(captured)))
                 if self.routing is not None:
-                    ours = sampled(captured)
+                    ours = in_reference_numbers(sampled(captured), self.numbers)
                     for block, theirs in one.routers.items():
                         if block in ours:
                             self.routing.add(block, chunk.index, chunk.domain, theirs, ours[block])

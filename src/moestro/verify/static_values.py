@@ -283,10 +283,15 @@ def _by(difference: Difference) -> str:
     """How far the tensor is off, as a part of its size: on the average if all of it is, which is
     known better, otherwise its worst unit."""
     if difference.units == len(difference.tensor.norms) > 1 and np.isfinite(difference.error):
-        return f"by {difference.mean:.2%} where its types explain {difference.expected:.2%}"
+        return _explained(difference.mean, difference.expected)
     if np.isinf(difference.error):
         return f"where {_unit_name(difference.tensor, one=True)} {difference.worst} is zero"
-    return f"by {difference.error:.2%} where its types explain {difference.expected:.2%}"
+    return _explained(difference.error, difference.expected)
+
+
+def _explained(error: float, expected: float) -> str:
+    amount = f"{error:.2%}" if error < MOST_COUNTED else f"{error:,.0f} times its size"
+    return f"by {amount} where its types explain {expected:.2%}"
 
 
 def _unit_name(tensor: TensorPrint, *, one: bool = False) -> str:

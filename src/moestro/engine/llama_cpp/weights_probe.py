@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Told (bytes read, bytes in all), several times a second."""
 
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""The products are small: more threads would only wait for each other, and the hash needs one."""
+
 NAME_OF_RESULTS = "probe.npz"
 
 
@@ -145,7 +148,7 @@ def _run(request: dict[str, Any], folder: Path, name: str, progress: Progress) -
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=child_environment(os.environ),
+                env={**_ONE_THREAD, **child_environment(os.environ)},
             )
         except OSError as error:
             raise EngineStartFailed(

@@ -51,18 +51,16 @@ class Place:
     type: str
     begin: int
     sample: RowSample
+    row_bytes: int = field(init=False)
     squares: NDArray[np.float64] = field(init=False)
     sums: NDArray[np.float64] = field(init=False)
     bad_rows: int = 0
     first_bad_row: int | None = None
 
     def __post_init__(self) -> None:
+        self.row_bytes = BY_NAME[self.type].row_bytes(self.sample.length)
         self.squares = np.zeros(self.sample.units)
         self.sums = np.zeros((self.sample.units, self.sample.width))
-
-    @property
-    def row_bytes(self) -> int:
-        return BY_NAME[self.type].row_bytes(self.sample.length)
 
     @property
     def size_bytes(self) -> int:
@@ -91,14 +89,11 @@ class MappedFile:
             os.close(descriptor)
         self._map.madvise(mmap.MADV_SEQUENTIAL)
         self.bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
+        self.address = int(self.bytes.ctypes.data)
         self._hash = hashlib.sha256()
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._running: Future[None] | None = None
         self._submitted = self._hashed = self._given_back = 0
-
-    @property
-    def address(self) -> int:
-        return int(self.bytes.ctypes.data)
 
     def passed(self, offset: int, *, least_bytes: int = PIECE_BYTES) -> None:
         """Everything before `offset` is no longer needed."""
