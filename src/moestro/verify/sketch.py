@@ -25,9 +25,11 @@ from moestro.verify.token_divergence import TokenDivergence, check_targets
 
 KEPT_MASS = 0.999
 MOST_KEPT = 512
-TAIL_MASS_PER_DRAW = 1 / 256
-MOST_DRAWN = 64
+TAIL_MASS_PER_DRAW = 1 / 1024
+MOST_DRAWN = 128
 LEAST_DRAWN = 4
+_GROUP = 256
+"""Of tokens among which one is drawn; weights come in whole groups."""
 _CLOSE = 0.1
 """Nats of divergence at which both estimators of the tail get the same weight."""
 
@@ -109,7 +111,8 @@ def _sketch_row(logits: NDArray[np.float32], target: int, generator: np.random.G
     ids = _likeliest(logits, min(MOST_KEPT, len(logits)), top)
     shifted = logits[ids].astype(np.float64) - greatest
     exponentials = np.exp(shifted)
-    rest = np.exp(logits - logits[top])
+    rest = np.zeros(-(-len(logits) // _GROUP) * _GROUP, np.float32)
+    np.exp(logits - logits[top], out=rest[: len(logits)])
     rest[ids] = 0
     total = exponentials.sum() + float(rest.sum())
     reached = int(np.searchsorted(np.cumsum(exponentials), KEPT_MASS * total)) + 1
@@ -149,20 +152,16 @@ def _draw(
     if not mass > 0:
         return np.empty(0, np.intp)
     count = int(np.clip(np.ceil(mass / TAIL_MASS_PER_DRAW), LEAST_DRAWN, MOST_DRAWN))
-    # Two steps, because sums over a whole vocabulary in sequence are slow.
-    width = 512
-    full = len(weights) // width * width
-    sums = weights[:full].reshape(-1, width).sum(axis=1, dtype=np.float64)
-    sums = np.append(sums, weights[full:].sum(dtype=np.float64))
+    # Two steps, because a running sum over a whole vocabulary is slow: the group, then within it.
+    groups = weights.reshape(-1, _GROUP)
+    sums = groups.sum(axis=1, dtype=np.float64)
     ends = np.cumsum(sums)
     places = (np.arange(count) + generator.random(count)) / count * ends[-1]
-    groups = np.minimum(np.searchsorted(ends, places, side="right"), len(ends) - 1)
-    found = np.empty(count, np.intp)
-    for number, (group, place) in enumerate(zip(groups, places, strict=True)):
-        inner = np.cumsum(weights[group * width : (group + 1) * width], dtype=np.float64)
-        within = place - (ends[group] - sums[group])
-        step = int(np.searchsorted(inner, min(within, inner[-1] * (1 - 1e-9)), side="right"))
-        found[number] = group * width + min(step, len(inner) - 1)
+    group = np.minimum(np.searchsorted(ends, places, side="right"), len(ends) - 1)
+    inner = np.cumsum(groups[group], axis=1, dtype=np.float64)
+    # Rounding must not carry a place beyond the group's last token.
+    within = np.minimum(places - (ends - sums)[group], inner[:, -1] * (1 - 1e-9))
+    found: NDArray[np.intp] = group * _GROUP + (inner <= within[:, None]).sum(axis=1)
     return found[weights[found] > 0]
 
 
