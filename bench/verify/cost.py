@@ -39,7 +39,7 @@ from moestro.verify.subject import Options
 
 RESULTS = Path(__file__).parent / "results"
 QUANTIZATION = "Q4_K_M"
-TOKENS = {"demo": 16_384, "llama": 2048}
+TOKENS = {"demo": 16_384, "llama": 1024}
 SHORT_CHUNKS, LONG_CHUNKS = 8, 256
 POLL_SECONDS = 0.05
 

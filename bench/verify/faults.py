@@ -28,7 +28,16 @@ from tests.tiny_models import write_tiny
 
 from bench.verify.cache import cache_folder
 from bench.verify.models import UPCYCLED, clean, f16, layers
-from bench.verify.running import Refused, alarms, figures, recorded, rounded, try_against, verdict
+from bench.verify.running import (
+    Refused,
+    alarms,
+    figures,
+    recorded,
+    reference_file,
+    rounded,
+    try_against,
+    verdict,
+)
 from moestro.verify.corpus import Passage, built_in
 from moestro.verify.subject import Options
 
@@ -162,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", choices=MODELS, default=MODELS)
     parser.add_argument("--faults", nargs="*", choices=[*FAULTS], default=[*FAULTS])
-    parser.add_argument("--again", action="store_true", help="also rows that are there")
+    parser.add_argument("--again", action="store_true", help="renew rows and recordings")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     kept = RESULTS / "faults.json"
@@ -171,6 +180,8 @@ def main() -> None:
         rows = {f"{row['model']} {row['fault']}": row for row in json.loads(kept.read_text())}
     passages = built_in()
     for model in options.only:
+        if options.again:
+            reference_file(f"faults-{model}").unlink(missing_ok=True)
         for name in options.faults:
             fits = FAULTS[name].fits(Gguf.open(source_of(model, name)))
             if not fits or (f"{model} {name}" in rows and not options.again):

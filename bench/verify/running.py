@@ -29,9 +29,13 @@ def subject(path: Path) -> Subject:
     return Subject(read_model(path), settings)
 
 
+def reference_file(name: str) -> Path:
+    return cache_folder() / "references" / f"{name}.moeref"
+
+
 def recorded(path: Path, name: str, passages: Sequence[Passage], options: Options) -> Path:
     """A `.moeref` of the model `path` in the benches' cache, called `name`; made once."""
-    kept = cache_folder() / "references" / f"{name}.moeref"
+    kept = reference_file(name)
     if not kept.exists():
         kept.parent.mkdir(exist_ok=True)
         record(subject(path), passages, kept, options)

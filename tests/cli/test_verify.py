@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,23 @@ def test_a_failed_file_is_refused_by_up_until_it_passes(
     renamed = bad.rename(tmp_path / "good.gguf")
     with pytest.raises(MoestroError, match="unfit"):
         prepare(str(renamed), Wishes())
+    # A file is always as good as itself: that says nothing.
     assert verify(capsys, str(renamed), "--reference", str(renamed), *QUICK)[0] == 0
+    with pytest.raises(MoestroError, match="unfit"):
+        prepare(str(renamed), Wishes())
+    alike = plant("renamed", renamed, tmp_path / "alike.gguf")
+    assert verify(capsys, str(renamed), "--reference", str(alike), *QUICK)[0] == 0
     prepare(str(renamed), Wishes())
+
+
+def test_a_wrong_reference_condemns_nobody(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_tiny("mixtral", tmp_path)
+    status, found = verify(capsys, str(other), "--reference", str(reference), *QUICK)
+    assert status == 1
+    assert [finding["code"] for finding in found["findings"]] == ["architecture-differs"]
+    prepare(str(other), Wishes())
 
 
 def test_a_truncated_file_fails_instead_of_ending_in_an_error(
@@ -92,7 +108,7 @@ def test_a_recorded_reference_stands_in_for_the_model(
     told = json.loads(capsys.readouterr().out)
     assert told["chunks"] == 2
     assert told["size_bytes"] == kept.stat().st_size
-    status, found = verify(capsys, str(reference), "--reference", str(kept), *QUICK)
+    status, found = verify(capsys, str(reference), "--reference", str(kept))
     assert status == 0
     assert found["tokens"] == 1024
     assert found["reference"]["name"] == reference.name
@@ -127,6 +143,11 @@ def test_where_both_do_not_fit_the_reference_goes_first(
         (("--reference", "demo", "--policy", "none.toml"), "none.toml"),
         (("--reference", "demo", "--tokens", "3"), "512"),
         (("--reference", "demo", "--report", "no/such/folder/page.html"), "no/such/folder"),
+        (("--reference", "demo", "--report", "model.gguf"), "HTML"),
+        (("--record", "no/such/folder/x.moeref"), "no/such/folder"),
+        (("--record", "x.moeref", "--policy", "mine.toml"), "--policy"),
+        (("--reference", "https://example.invalid/x.moeref"), "Download"),
+        (("--reference", "x.moeref", "--tokens", "4096"), "--tokens"),
     ],
 )
 def test_wrong_use_is_one_sentence(
@@ -137,6 +158,25 @@ def test_wrong_use_is_one_sentence(
     assert out == ""
     assert word in err
     assert "Traceback" not in err
+
+
+def test_a_page_that_cannot_be_written_does_not_hide_the_result(
+    reference: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(self: Path, *arguments: object, **options: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    page = tmp_path / "page.html"
+    arguments = ("--reference", str(reference), "--report", str(page), *QUICK, "--json")
+    assert main(["verify", str(reference), *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["verdict"] == "pass"
+    assert "No space left" in err
+    assert list(tmp_path.glob("page*")) == []
 
 
 def test_a_text_shorter_than_a_chunk(

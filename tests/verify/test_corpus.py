@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moestro.errors import UsageError
-from moestro.verify.corpus import DOMAINS, Chunk, built_in, cut, describe_cut, digest, from_file
+from moestro.verify.corpus import (
+    DOMAINS,
+    WINDOW_CHARACTERS,
+    Chunk,
+    Passage,
+    built_in,
+    cut,
+    digest,
+    from_file,
+    windows,
+)
 
 # Domains whose tokens tell where they came from: thousands for the domain, units for the place.
 texts = st.lists(st.integers(0, 60), min_size=1, max_size=6).map(
@@ -103,7 +113,19 @@ def test_a_long_text_is_cut_between_characters(tmp_path: Path) -> None:
     path.write_text("aä" * 10, encoding="utf-8")  # three bytes a pair
     (passage,) = from_file(path, most_bytes=8)
     assert (passage.text, passage.cut) == ("aäaäa", True)
-    assert "8 B" in describe_cut(path, 8)
+
+
+def test_of_a_long_text_only_pieces_are_cut_into_tokens() -> None:
+    short, long = Passage("short", "a few words"), Passage("long", "word " * 100_000)
+    for most_tokens in (512, 4096):
+        found = windows((short, long), most_tokens)
+        assert found[0] == short
+        pieces = [passage for passage in found if passage.domain == "long"]
+        assert len(pieces) == most_tokens // 512
+        assert all(len(piece.text) <= WINDOW_CHARACTERS for piece in pieces)
+        assert all(piece.text.startswith("word ") for piece in pieces)
+    whole = windows((long,), 100_000)
+    assert whole == (long,)
 
 
 @pytest.mark.parametrize(

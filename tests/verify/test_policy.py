@@ -13,22 +13,25 @@ BELOW = Limit("top1_agreement", "below", 0.9, 0.7, "c", "t", "w", "s", "f")
 
 
 @pytest.mark.parametrize(
-    ("limit", "low", "high", "expected"),
+    ("limit", "value", "low", "high", "expected"),
     [
-        (ABOVE, 0.0, 0.09, None),
-        (ABOVE, 0.05, 0.7, None),  # the interval reaches below the limit: noise is no alarm
-        (ABOVE, 0.11, 0.7, Severity.WARN),
-        (ABOVE, 0.51, 0.7, Severity.FAIL),
-        (ABOVE, float("nan"), float("nan"), Severity.UNKNOWN),
-        (BELOW, 0.6, 0.95, None),
-        (BELOW, 0.6, 0.85, Severity.WARN),
-        (BELOW, 0.6, 0.69, Severity.FAIL),
+        (ABOVE, 0.05, 0.0, 0.09, None),
+        (ABOVE, 0.3, 0.05, 0.7, None),  # the interval reaches below the limit: noise is no alarm
+        (ABOVE, 0.6, 0.05, 1.7, Severity.UNKNOWN),  # but this wants more text
+        (ABOVE, 0.3, 0.11, 0.7, Severity.WARN),
+        (ABOVE, 0.6, 0.11, 0.7, Severity.WARN),
+        (ABOVE, 0.6, 0.51, 0.7, Severity.FAIL),
+        (ABOVE, float("nan"), float("nan"), float("nan"), Severity.UNKNOWN),
+        (BELOW, 0.8, 0.6, 0.95, None),
+        (BELOW, 0.6, 0.1, 0.95, Severity.UNKNOWN),
+        (BELOW, 0.8, 0.6, 0.85, Severity.WARN),
+        (BELOW, 0.65, 0.6, 0.69, Severity.FAIL),
     ],
 )
 def test_only_a_whole_interval_beyond_a_limit_counts(
-    limit: Limit, low: float, high: float, expected: Severity | None
+    limit: Limit, value: float, low: float, high: float, expected: Severity | None
 ) -> None:
-    assert limit.judge(low, high) is expected
+    assert limit.judge(value, low, high) is expected
 
 
 def test_every_built_in_limit_says_why_and_whence() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moestro.engine.llama_cpp.capture import Capture
+from moestro.engine.llama_cpp.capture import UNAVAILABLE, Capture
 from moestro.errors import EngineError, ModelError, UsageError
 from moestro.findings import Severity
 from moestro.model import read_model
@@ -22,6 +22,7 @@ from moestro.verify.run import verify
 from moestro.verify.subject import Options, Subject
 from moestro.verify.verdict import Verdict, Verification
 from tests.planted import plant
+from tests.rewriting import Gguf
 from tests.tiny_models import write_tiny
 
 SETTINGS = Settings(context=512, parallel=1, threads=2)
@@ -167,9 +168,8 @@ def test_a_reference_that_the_engine_refuses_is_an_error(
         verify(subject(tiny("mixtral")), subject(broken), TEXT, POLICY, QUICK)
 
 
-def test_a_candidate_that_dies_on_the_way_has_failed(
-    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def dies_with(ending: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The candidate's engine does, in its second chunk."""
     chunk = Capture.chunk
     calls = 0
 
@@ -178,15 +178,86 @@ def test_a_candidate_that_dies_on_the_way_has_failed(
         calls += 1
         if calls == 4:  # reference, candidate, reference, candidate
             assert self._process is not None
-            os.kill(self._process.pid, signal.SIGKILL)
+            os.kill(self._process.pid, ending)
         return chunk(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Capture, "chunk", dying)
+
+
+def test_a_candidate_that_crashes_on_the_way_has_failed(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies_with(signal.SIGABRT, monkeypatch)
     model = subject(tiny("mixtral"))
     found = verify(model, model, TEXT, POLICY, QUICK)
     assert "engine-refused" in codes(found)
     assert found.verdict is Verdict.FAIL
     assert found.tokens == 512  # what was seen before counts
+
+
+def test_an_engine_that_others_end_says_nothing_of_the_file(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies_with(signal.SIGKILL, monkeypatch)
+    model = subject(tiny("mixtral"))
+    with pytest.raises(EngineError, match="SIGKILL") as error:
+        verify(model, model, TEXT, POLICY, QUICK)
+    assert error.value.code == UNAVAILABLE
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_lost_token_at_the_beginning_is_another_tokenizer(
+    stored: bool, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = Gguf.open(tiny("mixtral"))
+    file.set("tokenizer.ggml.add_bos_token", True)
+    file.set("tokenizer.ggml.bos_token_id", 5)
+    reference = subject(file.write(tmp_path / "reference.gguf"))
+    candidate = subject(tiny("mixtral"))
+    if stored:
+        kept = tmp_path / "reference.moeref"
+        record(reference, TEXT, kept, QUICK)
+        with Recording(kept) as recording:
+            found = verify(candidate, recording, (), POLICY, QUICK)
+    else:
+        found = verify(candidate, reference, TEXT, POLICY, QUICK)
+    (finding,) = [finding for finding in found.findings if finding.severity is Severity.FAIL]
+    assert finding.code == "tokenizer-differs"
+    assert "token 5" in str(finding.evidence)
+
+
+def test_routers_that_cannot_be_watched_are_no_pass(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = Capture.chunk
+
+    def blind(self: Capture, *arguments: object) -> object:
+        return replace(chunk(self, *arguments), routers={})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Capture, "chunk", blind)
+    model = subject(tiny("mixtral"))
+    found = verify(model, model, TEXT, POLICY, QUICK)
+    assert codes(found) == {"routing-unseen"}
+    assert found.verdict is Verdict.WARN
+
+
+def test_more_continuations_than_chunks(tiny: Callable[..., Path]) -> None:
+    model = subject(tiny("mixtral"))
+    found = verify(model, model, TEXT, POLICY, replace(QUICK, generations=5))
+    assert found.repetition is not None
+    assert found.repetition.prompts == 5
+
+
+def test_an_interrupt_during_the_continuations_keeps_the_rest(tiny: Callable[..., Path]) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "continuing texts":
+            raise KeyboardInterrupt
+
+    model = subject(tiny("mixtral"))
+    found = verify(model, model, TEXT, POLICY, QUICK, stop)
+    assert found.tokens == 1024
+    assert found.divergence is not None
+    assert codes(found) == {"interrupted"}
 
 
 def test_an_interrupt_keeps_what_was_seen(tiny: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,13 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def keep(path: Path, verdict: str) -> None:
+def keep(path: Path, verdict: str, tokens: int = 512) -> None:
     keep_verdict(
         [path],
         verdict,
         reference="ref.gguf",
         policy="built in",
-        tokens=512,
+        tokens=tokens,
         digests=content_digests([path]),
         findings=[WORSE] if verdict == "fail" else [],
     )
@@ -47,6 +48,30 @@ def test_the_last_verdict_counts(model: Path) -> None:
     again = verdict_of([model])
     assert again is not None
     assert again.verdict == "pass"
+
+
+def test_a_fail_stands_until_as_many_tokens_say_otherwise(model: Path) -> None:
+    keep(model, "fail", tokens=1024)
+    for verdict, tokens, standing in (
+        ("pass", 512, "fail"),
+        ("warn", 1024, "warn"),
+        ("pass", 512, "pass"),
+        ("fail", 512, "fail"),
+    ):
+        keep(model, verdict, tokens)
+        found = verdict_of([model])
+        assert found is not None
+        assert found.verdict == standing
+
+
+def test_what_failed_is_kept_before_what_warned(model: Path) -> None:
+    doubts = [replace(WORSE, severity=Severity.WARN, code=f"doubt-{n}") for n in range(20)]
+    keep_verdict(
+        [model], "fail", reference="r", policy="p", tokens=1, digests=(), findings=[*doubts, WORSE]
+    )
+    found = verdict_of([model])
+    assert found is not None
+    assert found.findings[0] == WORSE
 
 
 def test_a_verdict_follows_its_content(model: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, this_inventory
 from moestro.model import HubRef, ModelSpec, Reference, Url, read_model
 from moestro.model.splits import model_name
+from moestro.model.words import shown
 from moestro.planning import Plan, Planner, Wishes, make_plan
 
 
@@ -104,7 +106,7 @@ def verify_finding(model: ModelSpec) -> Finding | None:
     paths = [Path(file.location) for file in model.files]
     if not all(path.is_file() for path in paths):
         return None  # still on a server
-    stored = verdict_of(paths)
+    stored = verdict_of(paths, _Notice(model.name or paths[0].name))
     if stored is None or stored.verdict == "pass":
         return None
     failed = stored.verdict == "fail"
@@ -118,6 +120,22 @@ def verify_finding(model: ModelSpec) -> Finding | None:
         f"{stored.reference}",
         (why.fix if why else None) or "Verify it again, or take another file.",
     )
+
+
+class _Notice:
+    """Says once, on stderr, that a file has to be read whole before it can be served."""
+
+    def __init__(self, name: str) -> None:
+        self._name: str | None = name
+
+    def __call__(self, _done_bytes: int) -> None:
+        if self._name is not None:
+            print(
+                f"reading {shown(self._name)}: one like it has failed moestro verify",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._name = None
 
 
 def refuse_failures(findings: tuple[Finding, ...]) -> None:

@@ -55,8 +55,14 @@ def save(page: str, path: Path, *, what: str, option: str) -> None:
     Raises:
         MoestroError: it cannot be written.
     """
+    part = path.with_name(f"{path.name}.part")
     with _writing(path, what, option):
-        path.write_text(page, encoding="utf-8", errors="replace")
+        try:
+            part.write_text(page, encoding="utf-8", errors="replace")
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def check_place(path: Path, *, what: str, option: str) -> None:
@@ -80,4 +86,5 @@ def _writing(path: Path, what: str, option: str) -> Iterator[None]:
         raise MoestroError(
             f"The {what} could not be written to {path}: {error.strerror or error}.",
             hint=f"Choose another place with {option}.",
+            code="not-written",
         ) from error

@@ -37,7 +37,12 @@ _VERDICT_STYLES = {
     Verdict.WARN: "bold yellow",
     Verdict.FAIL: "bold red",
 }
-_JUDGED_STYLES = {Severity.FAIL: "bold red", Severity.WARN: "yellow", Severity.OK: "green"}
+_JUDGED_STYLES = {
+    Severity.FAIL: "bold red",
+    Severity.UNKNOWN: "yellow",
+    Severity.WARN: "yellow",
+    Severity.OK: "green",
+}
 
 
 def show_verification(found: Verification, console: Console) -> None:

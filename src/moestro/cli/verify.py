@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moestro.cli.options import CACHE_TYPES, ENGINE_THREADS_MAX, INT_MAX, json_option
-from moestro.errors import UsageError
+from moestro.errors import MoestroError, UsageError
 
 if TYPE_CHECKING:
     from moestro.verify.subject import Progress
+    from moestro.verify.verdict import Verification
+
+PAGES = (".html", ".htm")
 
 
 @click.command(name="verify")
@@ -112,6 +115,12 @@ def command(
             hint="moestro verify MODEL --reference REF, or moestro verify REF --record FILE.moeref",
         )
     if record is not None:
+        unused = {"--policy": policy, "--report": report, "--cache-type": given["cache_type"]}
+        if names := [name for name, value in unused.items() if value is not None]:
+            raise UsageError(
+                f"{' and '.join(names)} belong to a comparison, not to a recording.",
+                hint="Give them when MODEL is compared with the recording.",
+            )
         return _record(model, record, text, given, as_json=as_json)
     assert reference is not None
     return _verify(model, reference, text, policy, report, given, as_json=as_json)
@@ -127,17 +136,20 @@ def _verify(
     *,
     as_json: bool,
 ) -> int:
+    from moestro.cli.main import report_error
     from moestro.cli.page import check_place
     from moestro.cli.verifying import verified
 
     if report is not None:
-        check_place(report, what="page", option="--report")
+        if report.suffix.lower() not in PAGES:
+            raise UsageError(
+                f"The page is written as HTML, and {report.name} has another ending.",
+                hint="Give it a name like report.html.",
+            )
+        check_place(report, what="report", option="--report")
     with _progress() as progress:
         found = verified(model, reference, texts, policy_file, given, progress)
-    if report is not None:
-        from moestro.cli.verify_page import write_page
-
-        write_page(found, report)
+    trouble = _write_page(found, report) if report is not None else None
     if as_json:
         print(json.dumps(found.to_json(), ensure_ascii=False))
     else:
@@ -146,9 +158,21 @@ def _verify(
         from moestro.cli.show_verify import show_verification
 
         show_verification(found, Console(highlight=False))
-        if report is not None:
+        if report is not None and trouble is None:
             print(f"\nThe page is {report}.")
-    return 1 if found.verdict == "fail" else 0
+    if trouble is not None:
+        report_error(trouble, as_json=False)  # what was found is said all the same
+    return 1 if found.verdict == "fail" or trouble is not None else 0
+
+
+def _write_page(found: Verification, report: Path) -> MoestroError | None:
+    from moestro.cli.verify_page import write_page
+
+    try:
+        write_page(found, report)
+    except MoestroError as error:
+        return error
+    return None
 
 
 def _record(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from moestro.findings import Finding, Severity
@@ -11,6 +11,7 @@ from moestro.model.words import shown
 from moestro.routing.interval import Interval
 from moestro.routing.paired import PairedRouting
 from moestro.verify.divergence import Divergence
+from moestro.verify.judge import worst_layer
 from moestro.verify.policy import Limit, Policy
 from moestro.verify.repetition import Repetition
 from moestro.verify.verdict import Verdict, Verification
@@ -181,27 +182,21 @@ def _of_routing(found: PairedRouting, policy: Policy) -> Iterator[Row]:
     if found.gate_mass_overlap is not None:
         mass = found.gate_mass_overlap
         yield _measured("gate-mass overlap", mass, percent, limits.get("gate_mass_overlap"))
-    worst = _least([(layer.gate_mass_overlap, layer.layer) for layer in found.layers])
+    worst = worst_layer(found, lambda layer: layer.gate_mass_overlap)
     if worst is not None:
         limit = limits.get("layer_gate_mass_overlap")
-        yield _measured(f"  worst layer, {worst[1]}", worst[0], percent, limit)
+        yield _measured(f"  worst layer, {worst[0].layer}", worst[1], percent, limit)
     if found.router_kl is not None:
         yield _measured("router KL", found.router_kl, nats, limits.get("router_kl"))
-    thinnest = _least([(layer.effective_experts_ratio, layer.layer) for layer in found.layers])
+    thinnest = worst_layer(found, lambda layer: layer.effective_experts_ratio)
     if thinnest is not None:
-        ratio, layer = thinnest
+        layer, ratio = thinnest
         limit = limits.get("effective_experts_ratio")
-        yield _measured(f"effective experts, layer {layer}", ratio, times, limit)
-    lost = sum(len(layer.dead_only_in_candidate) for layer in found.layers)
-    every = sum(len(layer.load) for layer in found.layers)
-    share = _point("experts lost", lost / max(every, 1), percent, limits.get("dead_experts"))
-    yield replace(share, name=f"experts lost, of {every:,}", value=f"{lost:,}")
-
-
-def _least(figures: Sequence[tuple[Interval | None, int]]) -> tuple[Interval, int] | None:
-    """The least figure and its layer."""
-    known = [(figure, layer) for figure, layer in figures if figure is not None]
-    return min(known, key=lambda pair: pair[0].value, default=None)
+        yield _measured(f"effective experts, layer {layer.layer}", ratio, times, limit)
+    lost = max(len(layer.dead_only_in_candidate) for layer in found.layers)
+    every = len(found.layers[0].load)
+    share = _point("experts lost", lost / every, percent, limits.get("dead_experts"))
+    yield replace(share, name=f"experts lost in a layer, of {every}", value=f"{lost:,}")
 
 
 def _of_repetition(found: Repetition, policy: Policy) -> Iterator[Row]:
@@ -217,16 +212,20 @@ def _measured(
     low = figure.value if figure.low is None else figure.low
     high = figure.value if figure.high is None else figure.high
     row = Row(name, form(figure.value), span(figure, form))
-    return _held_against(row, limit, low, high, form)
+    return _held_against(row, limit, (figure.value, low, high), form)
 
 
 def _point(name: str, value: float, form: Callable[[float], str], limit: Limit | None) -> Row:
-    return _held_against(Row(name, form(value)), limit, value, value, form)
+    return _held_against(Row(name, form(value)), limit, (value, value, value), form)
 
 
 def _held_against(
-    row: Row, limit: Limit | None, low: float, high: float, form: Callable[[float], str]
+    row: Row,
+    limit: Limit | None,
+    figure: tuple[float, float, float],
+    form: Callable[[float], str],
 ) -> Row:
+    """`figure` is a value and the ends of its interval."""
     if limit is None or (limit.warn is None and limit.fail is None):
         return row
     sign = ">" if limit.worse == "above" else "<"
@@ -234,7 +233,7 @@ def _held_against(
         row,
         warn="" if limit.warn is None else f"{sign} {_short(form(limit.warn))}",
         fail="" if limit.fail is None else f"{sign} {_short(form(limit.fail))}",
-        judged=limit.judge(low, high) or Severity.OK,
+        judged=limit.judge(*figure) or Severity.OK,
     )
 
 

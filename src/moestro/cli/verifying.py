@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moestro.cli.page import check_place
 from moestro.cli.planning import planner_of, seen_by_engine
 from moestro.cli.resolve import resolve
 from moestro.errors import (
@@ -29,7 +30,7 @@ from moestro.units import format_bytes
 from moestro.verify import corpus
 from moestro.verify.policy import Policy, built_in, with_file
 from moestro.verify.recording import Recording, record
-from moestro.verify.run import verify
+from moestro.verify.run import CANNOT_COMPARE, verify
 from moestro.verify.sides import FIRST_SCORED
 from moestro.verify.stored import keep_verdict
 from moestro.verify.subject import Options, Progress, Subject
@@ -62,11 +63,16 @@ def verified(
     policy = built_in() if policy_file is None else with_file(built_in(), policy_file)
     options, passages = options_of(given), passages_of(texts)
     with ExitStack() as stack:
-        if reference.endswith(RECORDING_SUFFIX):
-            if texts:
+        if reference.lower().endswith(RECORDING_SUFFIX):
+            if texts or given["tokens"] is not None:
                 raise UsageError(
                     "A recorded reference brings its own text.",
-                    hint="Leave --text out, or record the reference anew with that text.",
+                    hint="Leave --text and --tokens out, or record the reference anew with them.",
+                )
+            if "://" in reference or reference.startswith("hf:"):
+                raise UsageError(
+                    f"{reference} is not on this machine, and recordings are not fetched yet.",
+                    hint="Download it, and give the path of the file.",
                 )
             side: Subject | Recording = stack.enter_context(Recording(Path(reference)))
             theirs = None
@@ -83,7 +89,7 @@ def verified(
             record(_subject(theirs), passages, kept, options, progress)
             side = stack.enter_context(Recording(kept))
         found = verify(_subject(ours), side, passages, policy, options, progress)
-    return _kept(found, ours.model)
+    return found if given["cache_type"] is not None else _kept(found, ours.model)
 
 
 def recorded(
@@ -100,6 +106,7 @@ def recorded(
             f"A recorded reference is a {RECORDING_SUFFIX} file, which {path.name} is not.",
             hint=f"moestro verify {model} --record {path.with_suffix(RECORDING_SUFFIX)}",
         )
+    check_place(path, what="recording", option="--record")
     passages, options = passages_of(texts), options_of(given)
     record(_subject(_planned(model, given, as_reference=True)), passages, path, options, progress)
     with Recording(path) as kept:
@@ -227,9 +234,12 @@ def _unreadable(
 
 
 def _kept(found: Verification, model: ModelSpec) -> Verification:
-    """Keeps the verdict for `up`, unless the comparison was broken off; a finding says why not, if
-    it could not be kept."""
-    if any(finding.code == "interrupted" for finding in found.findings):
+    """Keeps the verdict for `up`, if it is one of the file: not of a comparison that was broken
+    off or could not be made, nor of a file with itself. A finding says why not, if it could not be
+    kept."""
+    codes = {finding.code for finding in found.findings}
+    with_itself = found.candidate.digests == found.reference.digests
+    if with_itself or codes & (CANNOT_COMPARE | {"interrupted", "reference-not-finite"}):
         return found
     try:
         keep_verdict(
@@ -243,7 +253,7 @@ def _kept(found: Verification, model: ModelSpec) -> Verification:
         )
     except MoestroError as error:
         finding = Finding(
-            Severity.WARN,
+            Severity.INFO,
             "verdict-not-kept",
             "The verdict could not be kept; up will not know of it",
             error.sentence,

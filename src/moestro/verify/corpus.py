@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestro.errors import UsageError
-from moestro.units import MIB, format_bytes
+from moestro.units import MIB
 
 CHUNK_TOKENS = 512
 MOST_TEXT_BYTES = 64 * MIB
 """Of a user's file no more is read: it is the length of some hundred novels."""
+
+WINDOW_CHARACTERS = 16 * CHUNK_TOKENS
+"""Enough for a chunk: tokens of ordinary text have three to five characters."""
 
 DOMAINS = (
     "story",
@@ -88,9 +91,23 @@ def from_file(path: Path, *, most_bytes: int = MOST_TEXT_BYTES) -> tuple[Passage
     return (Passage(path.stem or "text", text, is_cut),)
 
 
-def describe_cut(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> str:
-    """A sentence for people whose file was not read to its end."""
-    return f"Only the first {format_bytes(most_bytes)} of {path} are used."
+def windows(passages: Sequence[Passage], most_tokens: int) -> tuple[Passage, ...]:
+    """What of `passages` has to be cut into tokens, so that `most_tokens` of them can be chosen:
+    of a long text as many pieces as there could be chunks, spread evenly over it. So the effort
+    is bounded by the tokens wanted, not by the text."""
+    found: list[Passage] = []
+    pieces = max(1, most_tokens // CHUNK_TOKENS)
+    for passage in passages:
+        if len(passage.text) <= 2 * pieces * WINDOW_CHARACTERS:
+            found.append(passage)
+            continue
+        for number in range(pieces):
+            start = (2 * number + 1) * (len(passage.text) - WINDOW_CHARACTERS) // (2 * pieces)
+            piece = passage.text[start : start + WINDOW_CHARACTERS]
+            # A word that is cut in two would be no word of the text.
+            _, _, whole = piece.partition(" ")
+            found.append(Passage(passage.domain, whole or piece, passage.cut))
+    return tuple(found)
 
 
 def cut(

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _TOKENS, _KLD, _NLL_REFERENCE, _NLL_CANDIDATE, _SAME_TOP = range(5)
+_LARGEST_EXPONENT = 700.0
 _ONLY = 0
 """Divergence is of the model's output, so the sums have a single layer."""
 
@@ -135,15 +136,17 @@ class DivergenceTally:
             not_finite=self._not_finite[0],
             not_finite_reference=self._not_finite[1],
             not_finite_candidate=self._not_finite[2],
-            kld_mean=bootstrap_mean(groups[:, _KLD], groups[:, _TOKENS]),
+            kld_mean=bootstrap_mean(groups[:, _KLD], groups[:, _TOKENS], bounds=(0.0, math.inf)),
             kld_median=self._histogram.quantile(0.5),
             kld_p90=self._histogram.quantile(0.9),
             kld_p99=self._histogram.quantile(0.99),
             kld_max=self._histogram.greatest if known else None,
-            top1_agreement=bootstrap_mean(groups[:, _SAME_TOP], groups[:, _TOKENS]),
+            top1_agreement=bootstrap_mean(
+                groups[:, _SAME_TOP], groups[:, _TOKENS], bounds=(0.0, 1.0)
+            ),
             perplexity=_perplexity(total, _NLL_CANDIDATE) if known else None,
             perplexity_reference=_perplexity(total, _NLL_REFERENCE) if known else None,
-            perplexity_ratio=bootstrap(groups, _perplexity_ratio),
+            perplexity_ratio=_exponential(bootstrap(groups, _log_perplexity_ratio)),
             by_domain=self._by_domain(groups),
             histogram=self._histogram.coarse(),
         )
@@ -167,16 +170,29 @@ class DivergenceTally:
 
 def _perplexity(total: NDArray[np.float64], column: int) -> float:
     # A broken model's mean can pass what exp holds.
-    return math.exp(min(float(total[column] / total[_TOKENS]), 700.0))
+    return math.exp(min(float(total[column] / total[_TOKENS]), _LARGEST_EXPONENT))
 
 
-def _perplexity_ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """exp of the mean difference, token by token of the same text: so it scatters little."""
+def _log_perplexity_ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean difference, token by token of the same text: so it scatters little."""
     tokens = sums[:, _TOKENS]
     difference = sums[:, _NLL_CANDIDATE] - sums[:, _NLL_REFERENCE]
-    mean = np.divide(difference, tokens, out=np.full(len(sums), np.nan), where=tokens != 0)
-    ratio: NDArray[np.float64] = np.exp(np.minimum(mean, 700.0))
-    return ratio
+    mean = np.full(len(sums), np.nan)
+    np.divide(difference, tokens, out=mean, where=tokens != 0)
+    return mean
+
+
+def _exponential(found: Interval | None) -> Interval | None:
+    """A ratio is as likely to be half as to be double: its interval is one of its logarithm."""
+    if found is None:
+        return None
+
+    def end(value: float) -> float:
+        return math.exp(min(value, _LARGEST_EXPONENT))
+
+    low = None if found.low is None else end(found.low)
+    high = None if found.high is None else end(found.high)
+    return Interval(end(found.value), low, high)
 
 
 def _value(interval: Interval | None) -> float | None:

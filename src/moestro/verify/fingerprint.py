@@ -6,7 +6,6 @@ reference file beside a published model.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -76,12 +75,6 @@ class Fingerprint:
     @cached_property
     def by_name(self) -> dict[str, TensorPrint]:
         return {tensor.name: tensor for tensor in self.tensors}
-
-    @cached_property
-    def tokenizer_digest(self) -> str:
-        """One hash of the whole tokenizer: of its tokens, merges, special tokens and flags."""
-        said = repr(sorted(self.tokenizer.items())).encode()
-        return hashlib.sha256(said).hexdigest()
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """What JSON can hold, and what it cannot: `norms` f32 [units of all tensors], `narrow` and

@@ -21,6 +21,7 @@ class Figure:
     and are the value itself where no interval is known. `evidence` says it in words."""
 
     metric: str
+    value: float
     low: float
     high: float
     evidence: str
@@ -41,7 +42,7 @@ def judge(
     found = [*_not_finite(divergence)]
     for figure in figures:
         limit = policy.limits.get(figure.metric)
-        severity = limit.judge(figure.low, figure.high) if limit is not None else None
+        severity = limit.judge(figure.value, figure.low, figure.high) if limit is not None else None
         if limit is not None and severity is not None:
             found.append(_finding(limit, severity, figure))
     return tuple(sorted(_merged(found), key=lambda finding: _WORST.get(finding.severity, 9)))
@@ -60,8 +61,10 @@ def _merged(findings: list[Finding]) -> list[Finding]:
 
 
 def _finding(limit: Limit, severity: Severity, figure: Figure) -> Finding:
-    bound = limit.fail if severity is Severity.FAIL else limit.warn
+    bound = limit.warn if severity is Severity.WARN else limit.fail
     asked = f", limit {bound:g}" if bound is not None else ""
+    if severity is Severity.UNKNOWN:
+        asked += "; too little text to be sure"
     return Finding(severity, limit.code, limit.title, figure.evidence + asked, limit.fix)
 
 
@@ -69,11 +72,11 @@ def _figure(metric: str, found: Interval, evidence: str) -> Figure:
     """A single chunk says nothing of how figures scatter: then the value stands for itself."""
     low = found.value if found.low is None else found.low
     high = found.value if found.high is None else found.high
-    return Figure(metric, low, high, evidence)
+    return Figure(metric, found.value, low, high, evidence)
 
 
 def _point(metric: str, value: float, evidence: str) -> Figure:
-    return Figure(metric, value, value, evidence)
+    return Figure(metric, value, value, value, evidence)
 
 
 def _of_divergence(found: Divergence) -> Iterator[Figure]:
@@ -108,7 +111,7 @@ def _not_finite(found: Divergence) -> Iterator[Finding]:
         )
     if found.not_finite_reference:
         yield Finding(
-            Severity.FAIL,
+            Severity.UNKNOWN,
             "reference-not-finite",
             "The reference itself computes NaN or infinity",
             f"at {found.not_finite_reference:,} of {found.tokens + found.not_finite:,} positions",
@@ -121,7 +124,7 @@ def _of_routing(found: PairedRouting) -> Iterator[Figure]:
         mass = found.gate_mass_overlap
         text = f"{mass.value:.1%} of the gate weights go to the same experts{_range(mass, '.1%')}"
         yield _figure("gate_mass_overlap", mass, text)
-    worst = _worst(found, lambda layer: layer.gate_mass_overlap)
+    worst = worst_layer(found, lambda layer: layer.gate_mass_overlap)
     if worst is not None:
         layer, mass = worst
         text = f"{mass.value:.1%} of the gate weights in layer {layer.layer}{_range(mass, '.1%')}"
@@ -130,7 +133,7 @@ def _of_routing(found: PairedRouting) -> Iterator[Figure]:
         kl = found.router_kl
         text = f"mean KL divergence of the routers {kl.value:.4f} nats{_range(kl, '.4f')}"
         yield _figure("router_kl", kl, text)
-    worst = _worst(found, lambda layer: layer.effective_experts_ratio)
+    worst = worst_layer(found, lambda layer: layer.effective_experts_ratio)
     if worst is not None:
         layer, ratio = worst
         text = (
@@ -145,17 +148,22 @@ def _of_dead_experts(found: PairedRouting) -> Figure:
     dead = [(layer.layer, layer.dead_only_in_candidate) for layer in found.layers]
     dead = [(layer, experts) for layer, experts in dead if experts]
     total = sum(len(experts) for _, experts in dead)
-    every = sum(len(layer.load) for layer in found.layers)
+    most = max((len(experts) for _, experts in dead), default=0)
+    every = len(found.layers[0].load)
     some = "; ".join(f"layer {layer}: {_listed(experts)}" for layer, experts in dead[:3])
-    return _point("dead_experts", total / max(every, 1), f"{total} of {every:,} experts; {some}")
+    return _point("dead_experts", most / every, f"{total} experts; {some}")
 
 
-def _worst(
+def worst_layer(
     found: PairedRouting, figure: Callable[[LayerPair], Interval | None]
 ) -> tuple[LayerPair, Interval] | None:
-    """The layer where a figure is least, and the figure."""
+    """The layer where a figure is least for certain, and the figure."""
     figures = [(layer, value) for layer in found.layers if (value := figure(layer)) is not None]
-    return min(figures, key=lambda pair: pair[1].value, default=None)
+
+    def at_most(pair: tuple[LayerPair, Interval]) -> float:
+        return pair[1].value if pair[1].high is None else pair[1].high
+
+    return min(figures, key=at_most, default=None)
 
 
 def _of_repetition(found: Repetition) -> Iterator[Figure]:

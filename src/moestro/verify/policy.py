@@ -34,17 +34,18 @@ class Limit:
     source: str
     fix: str
 
-    def judge(self, low: float, high: float) -> Severity | None:
+    def judge(self, value: float, low: float, high: float) -> Severity | None:
         """How bad a figure is that lies between `low` and `high` with 95 % confidence: only what is
-        beyond a limit as a whole counts, so noise alone raises no alarm."""
+        beyond a limit as a whole counts, so noise alone raises no alarm. A value beyond `fail` in
+        an interval that says nothing is unknown: a longer text would tell."""
         nearest = low if self.worse == "above" else high
-        if math.isnan(nearest):
+        if math.isnan(nearest) or math.isnan(value):
             return Severity.UNKNOWN
         if self._beyond(nearest, self.fail):
             return Severity.FAIL
         if self._beyond(nearest, self.warn):
             return Severity.WARN
-        return None
+        return Severity.UNKNOWN if self._beyond(value, self.fail) else None
 
     def _beyond(self, value: float, limit: float | None) -> bool:
         if limit is None:

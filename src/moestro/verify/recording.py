@@ -20,7 +20,7 @@ from moestro import __version__
 from moestro.engine.llama_cpp.capture import Capture, Vocabulary
 from moestro.engine.llama_cpp.version import EXPECTED_VERSION
 from moestro.verify.container import corrupt
-from moestro.verify.corpus import CHUNK_TOKENS, Chunk, Passage, digest
+from moestro.verify.corpus import CHUNK_TOKENS, Chunk, Passage, digest, windows
 from moestro.verify.fingerprint import Fingerprint, take_fingerprint
 from moestro.verify.reference_file import ReferenceFile, ReferenceWriter
 from moestro.verify.sides import (
@@ -135,6 +135,7 @@ def record(
         MoestroError: the model cannot be read or run, the text is too short, or the file cannot be
             written.
     """
+    passages = windows(passages, options.tokens)
     fingerprint = take_fingerprint(reference.model, progress=reading(progress, reference.name))
     progress(f"loading {reference.name}", 0, 0)
     with Capture(reference.model, reference.settings) as capture:

@@ -143,6 +143,6 @@ def _ends(loops: Sequence[Loop | None]) -> list[float]:
 
 def _paired(candidate: Sequence[float], reference: Sequence[float]) -> Interval:
     differences = [one - other for one, other in zip(candidate, reference, strict=True)]
-    interval = bootstrap_mean(differences, [1.0] * len(differences))
+    interval = bootstrap_mean(differences, [1.0] * len(differences), bounds=(-1.0, 1.0))
     assert interval is not None  # only a count of zero has none
     return interval

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from moestro.engine.llama_cpp.capture import Capture
-from moestro.errors import EngineError
+from moestro.engine.llama_cpp.capture import UNAVAILABLE, Capture, Vocabulary
+from moestro.errors import EngineError, EngineStartFailed
 from moestro.findings import Finding, Severity
 from moestro.routing.paired import PairedRouting, PairedTally
-from moestro.verify.corpus import Passage
+from moestro.units import format_bytes
+from moestro.verify.corpus import MOST_TEXT_BYTES, Passage, windows
 from moestro.verify.divergence import DivergenceTally
 from moestro.verify.fingerprint import Fingerprint, take_fingerprint
 from moestro.verify.judge import judge
@@ -59,8 +60,22 @@ def verify(
             with the candidate is a finding, not an error.
     """
     work = _Work(candidate, reference, policy, options, progress)
+    if not isinstance(reference, Recording):
+        work.findings += cut_texts(passages)
+        passages = windows(passages, options.tokens)
     with ExitStack() as stack:
         return work.done(stack, passages)
+
+
+def cut_texts(passages: Sequence[Passage]) -> list[Finding]:
+    """Files that were too long to be read to their end."""
+    names = [passage.domain for passage in passages if passage.cut]
+    if not names:
+        return []
+    evidence = f"the first {format_bytes(MOST_TEXT_BYTES)} of {', '.join(names)}"
+    return [
+        Finding(Severity.INFO, "text-cut", "Of a long text only the beginning is used", evidence)
+    ]
 
 
 @dataclass(slots=True)
@@ -78,7 +93,6 @@ class _Work:
     domains: list[str] = field(default_factory=list)
     divergence: DivergenceTally = field(default_factory=DivergenceTally)
     routing: PairedTally | None = None
-    interrupted: bool = False
 
     def done(self, stack: ExitStack, passages: Sequence[Passage]) -> Verification:
         if self.options.files:
@@ -98,6 +112,11 @@ class _Work:
                 generated = self.generate(capture, side)
         except _CandidateFailed as failed:
             self.findings.append(_engine_refused(failed.error))
+            generated = None
+        except KeyboardInterrupt:
+            if not self.tokens:
+                raise
+            self.findings.append(_interrupted(self.tokens))
             generated = None
         return self.verification(generated)
 
@@ -142,9 +161,10 @@ class _Work:
     def candidate_capture(self, stack: ExitStack) -> Capture | None:
         self.progress(f"loading {self.candidate.name}", 0, 0)
         try:
-            return stack.enter_context(Capture(self.candidate.model, self.candidate.settings))
-        except EngineError as error:
-            self.findings.append(_engine_refused(error))
+            with _candidate():
+                return stack.enter_context(Capture(self.candidate.model, self.candidate.settings))
+        except _CandidateFailed as failed:
+            self.findings.append(_engine_refused(failed.error))
             return None
 
     def fits_together(
@@ -163,17 +183,16 @@ class _Work:
                 )
             )
             return False
-        known = {finding.code for finding in self.findings}
-        if isinstance(side, LiveReference) and "tokenizer-differs" not in known:
+        if not any(finding.code == "tokenizer-differs" for finding in self.findings):
             with _candidate():
-                differing = side.differing_passages(capture, passages)
-            if differing:
+                differs = _tokenizers_differ(capture, side, passages)
+            if differs is not None:
                 self.findings.append(
                     Finding(
                         Severity.FAIL,
                         "tokenizer-differs",
-                        "The two files cut the same text into different tokens",
-                        f"in {', '.join(differing)}",
+                        "The two files do not make the same tokens of a text",
+                        differs,
                         "Take a file that was converted with the model's own tokenizer.",
                     )
                 )
@@ -197,47 +216,51 @@ class _Work:
         return True
 
     def read_text(self, capture: Capture, side: ReferenceSide) -> None:
-        try:
-            for number, one in enumerate(side.passes()):
-                self.progress("comparing", number, side.chunks)
-                with _candidate():
-                    captured = capture.chunk(fed(one.chunk, side.vocabulary), FIRST_SCORED)
-                chunk = one.chunk
-                self.divergence.add(chunk.index, chunk.domain, one.compare(scored_logits(captured)))
-                if self.routing is not None:
-                    ours = in_reference_numbers(sampled(captured), self.numbers)
-                    for block, theirs in one.routers.items():
-                        if block in ours:
-                            self.routing.add(block, chunk.index, chunk.domain, theirs, ours[block])
-                self.tokens += len(chunk.tokens)
-                if chunk.domain not in self.domains:
-                    self.domains.append(chunk.domain)
-        except KeyboardInterrupt:
-            if not self.tokens:
-                raise
-            self.interrupted = True
-            self.findings.append(
-                Finding(
-                    Severity.UNKNOWN,
-                    "interrupted",
-                    "The comparison was stopped before its end",
-                    f"after {self.tokens:,} tokens",
-                    "Run it again to the end before you rely on it.",
-                )
-            )
+        for number, one in enumerate(side.passes()):
+            self.progress("comparing", number, side.chunks)
+            with _candidate():
+                captured = capture.chunk(fed(one.chunk, side.vocabulary), FIRST_SCORED)
+            chunk = one.chunk
+            self.divergence.add(chunk.index, chunk.domain, one.compare(scored_logits(captured)))
+            if self.routing is not None:
+                ours = in_reference_numbers(sampled(captured), self.numbers)
+                for block, theirs in one.routers.items():
+                    if block in ours:
+                        self.routing.add(block, chunk.index, chunk.domain, theirs, ours[block])
+            self.tokens += len(chunk.tokens)
+            if chunk.domain not in self.domains:
+                self.domains.append(chunk.domain)
         self.progress("comparing", side.chunks, side.chunks)
 
     def generate(
         self, capture: Capture, side: ReferenceSide
     ) -> tuple[list[list[int]], list[list[int]]] | None:
-        if self.interrupted or not side.prompts:
+        prompts = side.prompts[: self.options.generations]
+        if not prompts:
             return None
         self.progress("continuing texts", 0, 2)
-        theirs = side.generations()
+        theirs = side.generations()[: len(prompts)]
         self.progress("continuing texts", 1, 2)
         with _candidate():
-            ours = generate(capture, side.prompts, side.generated_tokens)
+            ours = generate(capture, prompts, side.generated_tokens)
         return ours, theirs
+
+    def unseen_routing(self, routing: PairedRouting | None) -> list[Finding]:
+        """Blocks with experts whose routers could not be watched, in text that was read."""
+        experts = self.candidate.model.experts
+        seen = len(routing.layers) if routing is not None else 0
+        if experts is None or not self.tokens or seen >= experts.layers:
+            return []
+        return [
+            Finding(
+                Severity.INFO if seen else Severity.UNKNOWN,
+                "routing-unseen",
+                "The routers of some layers could not be compared",
+                f"{seen} of {experts.layers} layers with experts were",
+                "The engine builds this model's routing in another way, or the reference has other "
+                "experts.",
+            )
+        ]
 
     def verification(
         self, generated: tuple[list[list[int]], list[list[int]]] | None = None
@@ -248,6 +271,7 @@ class _Work:
             routing = self.routing.result()
         repetition = compare_repetition(*generated) if generated is not None else None
         findings = list(self.findings)
+        findings += self.unseen_routing(routing)
         if divergence is not None:
             findings += judge(divergence, routing, repetition, self.policy)
         kept, found = self.prints or (None, None)
@@ -278,10 +302,39 @@ class _CandidateFailed(Exception):
 
 @contextmanager
 def _candidate() -> Iterator[None]:
+    """What the engine says of the candidate is a finding; what ended it from outside is not."""
     try:
         yield
-    except EngineError as error:
+    except EngineStartFailed as error:
+        if error.code == UNAVAILABLE:
+            raise
         raise _CandidateFailed(error) from error
+
+
+def _tokenizers_differ(
+    capture: Capture, side: ReferenceSide, passages: Sequence[Passage]
+) -> str | None:
+    """In which way, if they do. A stored reference has its flags, but no text to cut anew."""
+    ours, theirs = capture.vocabulary, side.vocabulary
+    if _beginning(ours) != _beginning(theirs):
+        return f"texts begin with {_beginning(ours)}, in the reference with {_beginning(theirs)}"
+    if isinstance(side, LiveReference) and (domains := side.differing(capture, passages)):
+        return f"other tokens in {', '.join(domains)}"
+    return None
+
+
+def _beginning(vocabulary: Vocabulary) -> str:
+    return f"token {vocabulary.bos}" if vocabulary.add_bos else "no special token"
+
+
+def _interrupted(tokens: int) -> Finding:
+    return Finding(
+        Severity.UNKNOWN,
+        "interrupted",
+        "The comparison was stopped before its end",
+        f"after {tokens:,} tokens of text",
+        "Run it again to the end before you rely on it.",
+    )
 
 
 def _engine_refused(error: EngineError) -> Finding:

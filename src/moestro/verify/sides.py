@@ -111,10 +111,20 @@ def chunks_of(capture: Capture, passages: Sequence[Passage], options: Options) -
 
 
 def prompts_of(chunks: Sequence[Chunk], most: int, vocabulary: Vocabulary) -> list[list[int]]:
-    """Beginnings of chunks, to be continued; taken evenly from all of them."""
-    wanted = min(most, len(chunks))
-    taken = [chunks[number * len(chunks) // wanted] for number in range(wanted)]
-    return [fed(chunk, vocabulary)[:PROMPT_TOKENS] for chunk in taken]
+    """Pieces of text to be continued, taken evenly: of a chunk first its beginning, then, where
+    there are fewer chunks than wanted, what lies further on."""
+    each = -(-most // len(chunks)) if chunks else 0
+    places = [(chunk, turn) for turn in range(each) for chunk in chunks]
+    if each == 1:
+        places = [places[number * len(chunks) // most] for number in range(most)]
+    step = max(1, (CHUNK_TOKENS - PROMPT_TOKENS) // max(each, 1))
+    prompts = []
+    for chunk, turn in places[:most]:
+        tokens = fed(chunk, vocabulary)
+        begin = turn * step
+        piece = tokens[begin : begin + PROMPT_TOKENS]
+        prompts.append([tokens[0], *piece[1:]] if vocabulary.add_bos else piece)
+    return prompts
 
 
 def generate(capture: Capture, prompts: Sequence[list[int]], most_tokens: int) -> list[list[int]]:
@@ -152,13 +162,14 @@ class LiveReference:
             captured = self._capture.chunk(fed(chunk, self.vocabulary), FIRST_SCORED)
             yield Pass(chunk, _exactly(captured, scored_targets(chunk)), sampled(captured))
 
-    def differing_passages(self, candidate: Capture, passages: Sequence[Passage]) -> list[str]:
+    def differing(self, candidate: Capture, passages: Sequence[Passage]) -> list[str]:
         """The domains whose text the candidate cuts into other tokens."""
-        return [
+        found = [
             passage.domain
             for passage in passages
             if self._capture.tokenize(passage.text) != candidate.tokenize(passage.text)
         ]
+        return list(dict.fromkeys(found))
 
     def generations(self) -> list[list[int]]:
         return generate(self._capture, self.prompts, self.generated_tokens)

@@ -95,7 +95,10 @@ def keep_verdict(
         tokens,
         digests,
         _files(paths),
-        tuple(f for f in findings if f.severity in (Severity.FAIL, Severity.WARN)),
+        (
+            *(finding for finding in findings if finding.severity is Severity.FAIL),
+            *(finding for finding in findings if finding.severity is Severity.WARN),
+        ),
     )
 
     def with_this(stored: object) -> list[dict[str, Any]]:
@@ -107,9 +110,10 @@ def keep_verdict(
 def verdict_of(
     paths: Sequence[Path], progress: Callable[[int], None] = lambda done_bytes: None
 ) -> StoredVerdict | None:
-    """What `verify` last said of the model in `paths`, wherever it lay then.
+    """What `verify` said of the model in `paths`, wherever it lay then; None if nothing.
 
-    The whole content is read only where a verdict of *fail* was found by the sample alone;
+    The last verdict counts, but a *fail* stands until as many tokens say otherwise. The whole
+    content is read only where a verdict that is no *pass* was found by the sample alone;
     `progress` is told how many bytes of it are done.
 
     Raises:
@@ -121,12 +125,19 @@ def verdict_of(
     here = {(size, ns) for _, size, ns in _files(paths)}
     same = [one for one in found if {(size, ns) for _, size, ns in one.files} == here]
     if same:
-        return same[-1]
-    if all(one.verdict != "fail" for one in found):
+        return _standing(same)
+    if all(one.verdict == "pass" for one in found):
         return found[-1]
     digests = content_digests(paths, progress)
-    whole = [one for one in found if one.digests == digests]
-    return whole[-1] if whole else None
+    return _standing([one for one in found if one.digests == digests])
+
+
+def _standing(verdicts: Sequence[StoredVerdict]) -> StoredVerdict | None:
+    standing: StoredVerdict | None = None
+    for one in verdicts:
+        if standing is None or standing.verdict != "fail" or one.tokens >= standing.tokens:
+            standing = one
+    return standing
 
 
 def _verdicts(stored: object) -> tuple[StoredVerdict, ...]:

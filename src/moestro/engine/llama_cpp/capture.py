@@ -38,6 +38,9 @@ from moestro.planning.settings import Settings
 _TYPE_NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
 _LOG_BYTES = 256 * 1024
 
+UNAVAILABLE = "engine-unavailable"
+"""The code of errors that say nothing of the model: no memory, no process, ended from outside."""
+
 
 @dataclass(frozen=True, slots=True)
 class RouterCapture:
@@ -123,7 +126,8 @@ class Capture:
         """One pass over `tokens`, from an empty cache; logits of the positions from `first` on.
 
         Raises:
-            EngineError: the engine refuses or crashes.
+            EngineError: the engine refuses or crashes; with the code `UNAVAILABLE` where that is
+                not the model's fault.
         """
         report = self._ask({"chunk": [int(token) for token in tokens], "first": first})
         arena = self._arena
@@ -169,6 +173,7 @@ class Capture:
             raise EngineStartFailed(
                 f"The engine could not be started: {error.strerror}.",
                 hint="It needs a process, and a few MB in the folder for temporary files.",
+                code=UNAVAILABLE,
             ) from error
         self._arena = ArenaReader(self._arena_file)
         report = self._ask(self._request())
@@ -221,4 +226,5 @@ class Capture:
         lines = tuple(self._log.read().decode(errors="replace").splitlines())
         reason = explain_exit(lines, exit_code, self._path.name)
         log_tail = lines[-SHOWN_LOG_LINES:] if reason.log_helps else ()
-        return EngineStartFailed(reason.sentence, hint=reason.hint, log_tail=log_tail)
+        code = UNAVAILABLE if reason.outside else None
+        return EngineStartFailed(reason.sentence, hint=reason.hint, code=code, log_tail=log_tail)

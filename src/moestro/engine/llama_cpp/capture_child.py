@@ -115,7 +115,7 @@ class _Runner:
             return None
         library.llama_synchronize(context)
         logits = np.ctypeslib.as_array(library.llama_get_logits(context), (outputs, self.tokens))
-        routers = self.watch.take() if self.watch is not None else {}
+        routers = self.watch.take(len(tokens)) if self.watch is not None else {}
         self.arena.clear()
         self.arena.reserve(
             logits.nbytes
@@ -187,8 +187,6 @@ class _Runner:
             ):
                 return None
             last = {s: self._most_likely(context, row) for row, s in enumerate(running)}
-        if self.watch is not None:
-            self.watch.take()
         return made
 
     def _most_likely(self, context: int, row: int) -> int:

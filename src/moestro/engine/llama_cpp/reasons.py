@@ -25,11 +25,13 @@ _SMALLER = "Lower --context or --parallel, use --cache-type q8_0, or take a smal
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """`log_helps`: the log's last lines say more than the sentence, so they belong beside it."""
+    """`log_helps`: the log's last lines say more than the sentence, so they belong beside it.
+    `outside`: it lies with the machine, or with whoever ended the engine; not with the model."""
 
     sentence: str
     hint: str | None = None
     log_helps: bool = False
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,18 @@ class _Rule:
     sentence: str
     hint: str | None = None
     log_helps: bool = False
+    outside: bool = False
 
 
 def _rule(
-    pattern: str, sentence: str, hint: str | None = None, *, log_helps: bool = False
+    pattern: str,
+    sentence: str,
+    hint: str | None = None,
+    *,
+    log_helps: bool = False,
+    outside: bool = False,
 ) -> _Rule:
-    return _Rule(re.compile(pattern), sentence, hint, log_helps)
+    return _Rule(re.compile(pattern), sentence, hint, log_helps, outside)
 
 
 _RULES = (
@@ -76,6 +84,7 @@ _RULES = (
         r"failed to open GGUF file '[^']*' \((?P<what>[^)]*)\)",
         "{model} could not be opened: {what}.",
         "Check the path and that this user may read it.",
+        outside=True,
     ),
     _rule(
         r"this GGUF file is version (?P<what>\d+) but this software only supports up to",
@@ -129,6 +138,7 @@ _RULES = (
         r"couldn't bind HTTP server socket, hostname: (?P<what>\S+), port: (?P<more>\d+)",
         "The engine could not listen on {what}:{more}; another program has that port.",
         "Start again, or end the other program.",
+        outside=True,
     ),
     _rule(
         r"(?:model doesn't contain MTP layers|failed to create MTP context)",
@@ -149,6 +159,7 @@ _RULES = (
         r"libgomp: Thread creation failed: (?P<what>.+)",
         "The engine could not start all of its threads: {what}.",
         "Lower --threads, or raise the limit on this user's processes (ulimit -u).",
+        outside=True,
     ),
     _rule(
         r"MTP block missing",
@@ -164,22 +175,26 @@ _RULES = (
         r"(?:no kernel image is available|unsupported toolchain|driver version is insufficient)",
         "The installed engine build does not fit this graphics card or its driver.",
         "Update the driver, or reinstall the engine for another build.",
+        outside=True,
     ),
     _rule(
         r"failed to allocate (?P<more>\S+) buffer of size (?P<bytes>\d+)",
         "Not enough memory for {model}: a {more} buffer of {size} could not be had.",
         _SMALLER,
+        outside=True,
     ),
     _rule(
         r"(?:failed to allocate buffer of size (?P<bytes>\d+))",
         "Not enough memory for {model}: a buffer of {size} could not be had.",
         _SMALLER,
+        outside=True,
     ),
     _rule(
         r"(?:out of memory|insufficient memory|std::bad_alloc|Cannot allocate memory"
         r"|OutOfDeviceMemory|unable to allocate|failed to allocate)",
         "Not enough memory for {model} with these settings.",
         _SMALLER,
+        outside=True,
     ),
     _rule(
         r"(?P<where>[\w.+-]+:\d+): "
@@ -192,6 +207,7 @@ _RULES = (
         r"(?:ImportError|OSError): (?P<what>.+)",
         "The inference engine cannot be loaded: {what}.",
         "Reinstall it; the build for this kind of GPU may not fit this system.",
+        outside=True,
     ),
     _rule(
         r"error loading model: (?P<what>.+)",
@@ -237,7 +253,8 @@ def signal_of(exit_code: int | None) -> signal.Signals | None:
 def _fill(rule: _Rule, found: re.Match[str], model: str) -> Reason:
     words = {name: (text or "").strip().rstrip(".") for name, text in found.groupdict().items()}
     size = format_bytes(int(words["bytes"])) if words.get("bytes") else "?"
-    return Reason(rule.sentence.format(model=model, size=size, **words), rule.hint, rule.log_helps)
+    sentence = rule.sentence.format(model=model, size=size, **words)
+    return Reason(sentence, rule.hint, rule.log_helps, rule.outside)
 
 
 def _killed(ended_by: signal.Signals) -> Reason:
@@ -246,8 +263,9 @@ def _killed(ended_by: signal.Signals) -> Reason:
             "The engine was killed from outside (SIGKILL).",
             "If nobody did that, the system ran out of memory: look for “Out of memory” in the "
             f"kernel's log. {_SMALLER}",
+            outside=True,
         )
-    return Reason(f"The engine was ended from outside ({ended_by.name}).")
+    return Reason(f"The engine was ended from outside ({ended_by.name}).", outside=True)
 
 
 def _unexplained(ended_by: signal.Signals | None, exit_code: int | None) -> Reason:
@@ -255,6 +273,7 @@ def _unexplained(ended_by: signal.Signals | None, exit_code: int | None) -> Reas
         return Reason(
             "The engine uses instructions that this processor does not have (SIGILL).",
             "The prebuilt engine needs AVX2 on x86-64; build it from source on older machines.",
+            outside=True,
         )
     if ended_by is not None:
         return Reason(f"The engine crashed ({ended_by.name}).", _LAST_LINES, log_helps=True)

@@ -50,8 +50,12 @@ class RouterWatch:
         self.failure: BaseException | None = None
         self.callback = EvalCallback(self._node)
 
-    def take(self) -> dict[int, SeenRouter]:
-        """Blocks in their order; what they showed is forgotten here."""
+    def take(self, tokens: int) -> dict[int, SeenRouter]:
+        """Blocks in their order, after a batch of `tokens`; what they showed is forgotten here.
+
+        A block that showed more than one choice for a token routes twice (grovemoe), which the
+        names do not tell apart: it is left out.
+        """
         if self.failure is not None:
             raise self.failure
         seen = {block: self._router(found) for block, found in sorted(self._seen.items())}
@@ -63,7 +67,12 @@ class RouterWatch:
                 for block, found in self._seen.items()
             }
         self._seen.clear()
-        return {block: router for block, router in seen.items() if router is not None}
+        return {
+            block: router
+            for block, router in seen.items()
+            if router is not None
+            and len(router.chosen) == len(router.logits) == len(router.weights) <= tokens
+        }
 
     def _node(self, tensor: int, asking: bool, _data: object) -> bool:
         name: bytes = self._library.ggml_get_name(tensor)
