@@ -7,7 +7,7 @@ F16 and, where a fault is harder to see, in Q4_K_M; the three upcycled SmolLM2 (
 glm4moe); tiny random deepseek2 and qwen3moe. The reference is always the clean F16 file. Each is
 compared twice: as a user would, and with the comparison of files switched off, so that only the
 models' answers count. Results go to results/faults.json, one row at a time, and the table for
-people to results/faults.md. Rows that are there are not run again; --again does.
+people to docs/reference/faults.md. Rows that are there are not run again; --again does.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from bench.verify.running import (
 from moestro.verify.corpus import Passage, built_in
 from moestro.verify.subject import Options
 
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"
 RESULTS = Path(__file__).parent / "results"
 TINY = ("deepseek2", "qwen3moe")
 DEMO_Q4 = "demo-q4_k_m"
@@ -141,6 +142,48 @@ def _judged(fault: Fault, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+INTRODUCTION = """# Planted faults
+
+What `moestro verify` makes of files that were damaged on purpose: `python -m bench.verify.faults`
+planted faults in {models} and compared {count} damaged files.
+{found} were found, with a code that names the fault. Of {controls} controls, files that were
+changed without harm, {passed} passed.
+
+Each file was compared twice: as a user would, and with the comparison of files switched off, so
+that only the models' answers and choices count. Running text alone cannot see everything: a damaged
+expert of 16 that few tokens choose costs less than four bits per weight do, and a lost MTP block
+changes no answer. That is why the files are compared too. “–”: nothing could be seen that way.
+The models: {described}.
+
+"""
+
+DESCRIBED = {
+    "demo": "the demo model (qwen35moe, F16)",
+    "demo-q4_k_m": "its Q4_K_M against the F16",
+    "tiny-deepseek2": "a tiny random deepseek2 (sigmoid gating with a bias, shared experts)",
+    "tiny-qwen3moe": "a tiny random qwen3moe",
+    "llama": "SmolLM2-135M as four experts (Mixtral's layout)",
+    "qwen2moe": "SmolLM2-135M as four experts of a qwen2moe, with a shared one",
+    "glm4moe": "SmolLM2-135M as four experts of a glm4moe (sigmoid gating with a bias)",
+}
+
+
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """The table with what a reader has to know of it."""
+    real = [row for row in rows if not row["harmless"]]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    controls = [row for row in rows if row["harmless"]]
+    found = sum(bool(row["right"]) for row in real)
+    return INTRODUCTION.format(
+        count=len(real),
+        models=f"{len(models)} models",
+        found="All" if found == len(real) else f"{found}",
+        controls=len(controls),
+        passed=sum(row["verdict"] == "pass" for row in controls),
+        described="; ".join(DESCRIBED[model] for model in models),
+    ) + table(rows)
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line a fault: of the models it was planted in, how many verify found, and how."""
     lines = [
@@ -195,7 +238,7 @@ def main() -> None:
                 f"{', '.join(row['codes'])} | {', '.join(row['measured_codes'])}",
                 flush=True,
             )
-    (RESULTS / "faults.md").write_text(table(list(rows.values())))
+    PAGE.write_text(page(list(rows.values())))
 
 
 if __name__ == "__main__":

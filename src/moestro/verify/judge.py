@@ -34,9 +34,8 @@ def judge(
     policy: Policy,
 ) -> tuple[Finding, ...]:
     """Findings of what is beyond a limit, the worst first; none where all is well."""
-    figures = [*_of_divergence(divergence)]
-    if routing is not None:
-        figures += _of_routing(routing)
+    figures = [*_of_routing(routing)] if routing is not None else []
+    figures += _of_divergence(divergence)
     if repetition is not None:
         figures += _of_repetition(repetition)
     found = [*_not_finite(divergence)]
