@@ -78,7 +78,10 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_help_loads_no_heavy_module() -> None:
     """`moestro --help` must stay instant: what takes long to import waits for its verb."""
-    heavy = ("rich", "aiohttp", "starlette", "uvicorn", "huggingface_hub", "xllamacpp", "psutil")
+    heavy = (
+        "rich", "aiohttp", "starlette", "uvicorn", "huggingface_hub", "xllamacpp", "psutil",
+        "numpy",
+    )  # fmt: skip
     program = (
         "import sys; from moestro.cli.main import main; main(['--help']); "
         f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
@@ -88,6 +91,18 @@ def test_help_loads_no_heavy_module() -> None:
     )
     assert done.stderr.strip() == "[]"
     assert "inspect" in done.stdout
+
+
+def test_only_verify_needs_numpy() -> None:
+    """A verdict is looked up before a model is served, with what is loaded anyway."""
+    verbs = [f"moestro.cli.{verb}" for verb in (*front.VERBS, "launch", "planning")]
+    program = (
+        f"import sys, moestro.verify.stored, {', '.join(verbs)}; print('numpy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "False"
 
 
 def all_errors(base: type[MoestroError]) -> list[type[MoestroError]]:
