@@ -14,6 +14,7 @@ from moestro.cli.main import main
 from moestro.errors import MoestroError
 from moestro.planning import Wishes
 from tests.planted import plant
+from tests.shapes import PUBLISHED, write_header
 from tests.tiny_models import write_tiny
 
 QUICK = ("--tokens", "1024", "--generations", "1")
@@ -187,3 +188,13 @@ def test_a_text_shorter_than_a_chunk(
     arguments = ("--reference", str(reference), "--text", str(text))
     assert main(["verify", str(reference), *arguments, "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "text-too-short"
+
+
+def test_a_reference_that_does_not_fit_says_where_to_record_it(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    giant = write_header(PUBLISHED["DeepSeek-V3"](), tmp_path / "giant.gguf")
+    assert main(["verify", str(reference), "--reference", str(giant), "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "reference-does-not-fit"
+    assert "--record" in error["hint"]

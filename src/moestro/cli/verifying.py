@@ -211,9 +211,10 @@ def _does_not_fit(text: str, plan: Plan, hint: str, code: str) -> MoestroError:
         (device for device in plan.ledger.devices if device.capacity_bytes is not None),
         key=lambda device: device.total_bytes - (device.capacity_bytes or 0),
     )
+    place = "host memory" if worst.device == HOST else worst.device
     return MoestroError(
         f"{text} does not fit into this machine: it takes {format_bytes(worst.total_bytes)} of "
-        f"{worst.device}, which has {format_bytes(worst.capacity_bytes or 0)}.",
+        f"{place}, which has {format_bytes(worst.capacity_bytes or 0)}.",
         hint=hint,
         code=code,
     )
