@@ -257,6 +257,15 @@ def test_quantiles_are_within_a_per_cent(share: float) -> None:
         histogram.add(part)
     exact = np.quantile(values, share)
     assert histogram.quantile(share) == pytest.approx(exact, rel=0.01)
+
+
+def test_quantiles_in_a_thin_tail_lie_between_its_values() -> None:
+    values = np.array([0.001] * 97 + [0.1, 0.2, 1.0])
+    histogram = LogHistogram()
+    histogram.add(values)
+    for share in (0.97, 0.975, 0.985, 0.99, 0.995, 1.0):
+        exact = np.quantile(values, share)
+        assert histogram.quantile(share) == pytest.approx(exact, rel=0.01)
     assert histogram.greatest == values.max()
 
 

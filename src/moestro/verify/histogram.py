@@ -45,14 +45,20 @@ class LogHistogram:
         if not self.total:
             return None
         rank = share * (self.total - 1)
+        lower, part = int(rank), rank - int(rank)
         below = np.cumsum(self._counts)
+        value = self._of_rank(lower, below)
+        # In a thin tail the next value can be many bins further.
+        return value + part * (self._of_rank(lower + 1, below) - value) if part else value
+
+    def _of_rank(self, rank: int, below: NDArray[np.int64]) -> float:
+        """The value with `rank` smaller ones, as far as its bin tells."""
         place = int(np.searchsorted(below, rank, side="right"))
         if place == 0:
             return 0.0
-        if place == len(self._counts) - 1:
+        if place == len(self._counts) - 1 or rank == self.total - 1:
             return self._greatest
-        start = float(below[place - 1])
-        within = (rank - start + 0.5) / float(self._counts[place])
+        within = (rank - float(below[place - 1]) + 0.5) / float(self._counts[place])
         value = 10 ** (_LOWEST + (place - 1 + within) / _BINS_PER_DECADE)
         return float(min(value, self._greatest))
 
