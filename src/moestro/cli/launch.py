@@ -83,11 +83,7 @@ def _prepared(
     chosen: Finding | None,
 ) -> Prepared:
     model = read_model(reference)
-    if model.format != "gguf":
-        raise ModelUnsupported(
-            f"{text} holds safetensors; the engine here runs GGUF files.",
-            hint="Convert it with llama.cpp's convert_hf_to_gguf.py, or take a GGUF of the model.",
-        )
+    require_gguf(model, text)
     if chosen is not None:
         model = replace(model, findings=(*model.findings, chosen))
     verified = verify_finding(model)
@@ -97,6 +93,15 @@ def _prepared(
     with planner_of(model, machine, wishes, identity) as planner:
         plan = told(make_plan(planner, with_alternatives=False), planner)
         return Prepared(path, identity, plan, planner)
+
+
+def require_gguf(model: ModelSpec, text: str) -> None:
+    """Raises ModelUnsupported for what `text` names, if the engine here cannot run such files."""
+    if model.format != "gguf":
+        raise ModelUnsupported(
+            f"{text} holds safetensors; the engine here runs GGUF files.",
+            hint="Convert it with llama.cpp's convert_hf_to_gguf.py, or take a GGUF of the model.",
+        )
 
 
 def verify_finding(model: ModelSpec) -> Finding | None:

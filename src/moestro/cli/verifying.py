@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moestro.cli.launch import require_gguf
 from moestro.cli.page import check_place
 from moestro.cli.planning import planner_of, seen_by_engine
 from moestro.cli.resolve import resolve
@@ -17,7 +18,6 @@ from moestro.errors import (
     ModelError,
     ModelPartMissing,
     ModelTruncated,
-    ModelUnsupported,
     MoestroError,
     UsageError,
 )
@@ -62,6 +62,7 @@ def verified(
     """
     policy = built_in() if policy_file is None else with_file(built_in(), policy_file)
     options, passages = options_of(given), passages_of(texts)
+    machine = seen_by_engine(this_inventory())
     with ExitStack() as stack:
         if reference.lower().endswith(RECORDING_SUFFIX):
             if texts or given["tokens"] is not None:
@@ -77,10 +78,10 @@ def verified(
             side: Subject | Recording = stack.enter_context(Recording(Path(reference)))
             theirs = None
         else:
-            theirs = _planned(reference, given, as_reference=True)
+            theirs = _planned(reference, machine, given, as_reference=True)
             side = _subject(theirs)
         try:
-            ours = _planned(model, given)
+            ours = _planned(model, machine, given)
         except ModelError as error:
             return _unreadable(model, side, policy, error)
         if theirs is not None and not _fit_together(ours, theirs):
@@ -108,7 +109,9 @@ def recorded(
         )
     check_place(path, what="recording", option="--record")
     passages, options = passages_of(texts), options_of(given)
-    record(_subject(_planned(model, given, as_reference=True)), passages, path, options, progress)
+    machine = seen_by_engine(this_inventory())
+    plan = _planned(model, machine, given, as_reference=True)
+    record(_subject(plan), passages, path, options, progress)
     with Recording(path) as kept:
         return {
             "path": str(path),
@@ -134,20 +137,17 @@ def passages_of(texts: Sequence[Path]) -> tuple[corpus.Passage, ...]:
     return tuple(passage for path in texts for passage in corpus.from_file(path))
 
 
-def _planned(text: str, given: dict[str, Any], *, as_reference: bool = False) -> Plan:
-    """The model that `text` names, on this machine, with room for one chunk of text.
+def _planned(
+    text: str, machine: Inventory, given: dict[str, Any], *, as_reference: bool = False
+) -> Plan:
+    """The model that `text` names, on `machine`, with room for one chunk of text.
 
     Raises:
         MoestroError: it cannot be read or fetched, or does not fit at all.
     """
-    machine = seen_by_engine(this_inventory())
     reference = resolve(text)
     model = read_model(reference)
-    if model.format != "gguf":
-        raise ModelUnsupported(
-            f"{text} holds safetensors; the engine here runs GGUF files.",
-            hint="Convert it with llama.cpp's convert_hf_to_gguf.py, or take a GGUF of the model.",
-        )
+    require_gguf(model, text)
     if isinstance(reference, HubRef | Url):
         from moestro.cli.fetching import fetch_with_progress
 
@@ -203,7 +203,7 @@ def _logits_bytes(model: ModelSpec) -> int:
 
 
 def _subject(plan: Plan) -> Subject:
-    return Subject(plan.model, replace(plan.settings, prompt_cache_bytes=0, context_checkpoints=0))
+    return Subject(plan.model, plan.settings)
 
 
 def _does_not_fit(text: str, plan: Plan, hint: str, code: str) -> MoestroError:

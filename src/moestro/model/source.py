@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from moestro.closing import Closing
 from moestro.errors import ModelNotFound, NotAModel
 
 
@@ -39,7 +39,7 @@ class ByteSource(Protocol):
     def close(self) -> None: ...
 
 
-class FileSource:
+class FileSource(Closing):
     """A local file, read with `pread`."""
 
     first_read_bytes = 1 << 20
@@ -86,17 +86,6 @@ class FileSource:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> ModelNotFound:

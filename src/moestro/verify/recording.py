@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moestro import __version__
+from moestro.closing import Closing
 from moestro.engine.llama_cpp.capture import Capture, Vocabulary
 from moestro.engine.llama_cpp.version import EXPECTED_VERSION
 from moestro.verify.container import corrupt
@@ -44,7 +44,7 @@ _MOST_PROMPTS = 4096
 _MOST_TOKENS = 1 << 16
 
 
-class Recording:
+class Recording(Closing):
     """A stored reference, opened. A context manager, or `close()` it.
 
     Raises:
@@ -72,17 +72,6 @@ class Recording:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._file.close()

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from moestro.closing import Closing
 from moestro.errors import ModelError
 from moestro.routing.sample import LayerSample, check_sample
 from moestro.verify.container import Part, PartReader, PartWriter, corrupt
@@ -122,7 +123,7 @@ class ReferenceWriter:
         self._parts.finish()
 
 
-class ReferenceFile:
+class ReferenceFile(Closing):
     """A stored reference, read part by part. A context manager, or `close()` it.
 
     `header` and `extra` are what the writer was given; `names` those of `arrays`.
@@ -145,17 +146,6 @@ class ReferenceFile:
                 (`reference-corrupt`), or one of another version (`reference-version`).
         """
         return cls(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._parts.close()

@@ -101,6 +101,19 @@ def test_greedy_streams_side_by_side_equal_streams_alone(tmp_path: Path) -> None
         assert np.argmax(logits[:-1], axis=1).tolist() == alone[0]
 
 
+def test_a_generation_leaves_nothing_in_the_routers_of_the_next_chunk(tmp_path: Path) -> None:
+    with capture_of("mixtral", tmp_path) as capture:
+        before = {
+            block: router.chosen.copy()
+            for block, router in capture.chunk(TOKENS, FIRST).routers.items()
+        }
+        capture.generate([TOKENS[:20]], 4)
+        after = capture.chunk(TOKENS, FIRST).routers
+        assert list(after) == list(before) == [0, 1]
+        for block, chosen in before.items():
+            assert np.array_equal(after[block].chosen, chosen)
+
+
 def test_a_dense_model_has_no_routers(tmp_path: Path) -> None:
     with capture_of("llama", tmp_path) as capture:
         assert capture.chunk(TOKENS, FIRST).routers == {}

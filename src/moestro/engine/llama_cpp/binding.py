@@ -135,6 +135,9 @@ class SamplerChainParams(Structure):
     _fields_: ClassVar = [("no_perf", c_bool)]
 
 
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+"""`enum llama_flash_attn_type`, by the names of `planning.settings`."""
+
 LOAD_MODE_NONE = 0
 """`LLAMA_LOAD_MODE_NONE`: plain reads. The only mode that goes together with `no_alloc`."""
 
@@ -249,6 +252,7 @@ def _declare(library: ctypes.CDLL) -> None:
 
 
 __all__ = [
+    "FLASH_ATTENTION",
     "LOAD_MODE_NONE",
     "Batch",
     "ContextParams",

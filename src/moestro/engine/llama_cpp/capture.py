@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moestro.closing import Closing
 from moestro.engine.llama_cpp import derived
 from moestro.engine.llama_cpp.arena import ArenaReader, make_file
 from moestro.engine.llama_cpp.child import (
@@ -28,14 +28,13 @@ from moestro.engine.llama_cpp.child import (
     failure_of,
     parse_report,
 )
+from moestro.engine.llama_cpp.ggml import TYPE_NUMBERS
 from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, explain_exit
 from moestro.errors import EngineError, EngineStartFailed
 from moestro.model import ModelSpec
-from moestro.model.ggml_types import GGML_TYPES
 from moestro.planning.placement import expert_blocks
 from moestro.planning.settings import Settings
 
-_TYPE_NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
 _LOG_BYTES = 256 * 1024
 
 UNAVAILABLE = "engine-unavailable"
@@ -77,7 +76,7 @@ class Vocabulary:
     add_bos: bool
 
 
-class Capture:
+class Capture(Closing):
     """A model that is loaded, and answers one question after the other.
 
     `settings` say where the model lies and on how many threads it computes; the cache's types and
@@ -100,14 +99,6 @@ class Capture:
             self.close()
             raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """May be called again."""
@@ -194,8 +185,8 @@ class Capture:
             "host_tensors": derived.host_tensors(blocks),
             "threads": settings.threads,
             "ubatch": settings.ubatch,
-            "type_k": _TYPE_NUMBERS[settings.cache_type_k.upper()],
-            "type_v": _TYPE_NUMBERS[settings.cache_type_v.upper()],
+            "type_k": TYPE_NUMBERS[settings.cache_type_k.upper()],
+            "type_v": TYPE_NUMBERS[settings.cache_type_v.upper()],
             "flash_attention": settings.flash_attention,
             "cache_on_host": settings.cache_on_host,
         }

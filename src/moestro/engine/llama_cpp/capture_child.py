@@ -21,13 +21,17 @@ from numpy.typing import NDArray
 
 from moestro.engine.llama_cpp.abi import open_library
 from moestro.engine.llama_cpp.arena import ArenaWriter
-from moestro.engine.llama_cpp.binding import Batch, ContextParams, EvalCallback
+from moestro.engine.llama_cpp.binding import (
+    FLASH_ATTENTION,
+    Batch,
+    ContextParams,
+    EvalCallback,
+)
 from moestro.engine.llama_cpp.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.placement import place
 from moestro.engine.llama_cpp.router_watch import RouterWatch
 from moestro.errors import EngineMismatch
 
-_FLASH = {"auto": -1, "off": 0, "on": 1}
 _INT32_POINTER = ctypes.POINTER(ctypes.c_int32)
 _INT8_POINTER = ctypes.POINTER(ctypes.c_int8)
 
@@ -63,7 +67,7 @@ class _Runner:
         self.watch = RouterWatch(library) if start["routing"] else None
         self.model: int = 0
         self.context: int | None = None
-        self._context_for: tuple[int, int, int] | None = None
+        self._context_for: tuple[int, int, int, bool] | None = None
         self._keep: list[Any] = []
 
     def load(self) -> bool:
@@ -104,7 +108,7 @@ class _Runner:
     def chunk(self, tokens: list[int], first: int) -> dict[str, Any] | None:
         """Logits of the positions from `first` on, and what the routers did on all of them."""
         outputs = len(tokens) - first
-        context = self._have_context(len(tokens), 1, outputs)
+        context = self._have_context(len(tokens), 1, outputs, self.watch)
         if context is None:
             return None
         library = self.library
@@ -147,7 +151,7 @@ class _Runner:
         """The most likely token, `most` times for each prompt, all of them side by side; a prompt
         ends early at a token that ends generation."""
         streams, longest = len(prompts), max(len(prompt) for prompt in prompts)
-        context = self._have_context(longest + most, streams, streams)
+        context = self._have_context(longest + most, streams, streams, None)
         if context is None:
             return None
         library = self.library
@@ -193,8 +197,10 @@ class _Runner:
         logits = self.library.llama_get_logits_ith(context, row)
         return int(np.argmax(np.nan_to_num(np.ctypeslib.as_array(logits, (self.tokens,)))))
 
-    def _have_context(self, length: int, streams: int, outputs: int) -> int | None:
-        key = (length, streams, outputs)
+    def _have_context(
+        self, length: int, streams: int, outputs: int, watch: RouterWatch | None
+    ) -> int | None:
+        key = (length, streams, outputs, watch is not None)
         if self.context and self._context_for == key:
             return self.context
         if self.context:
@@ -207,13 +213,10 @@ class _Runner:
         params.n_outputs_max = params.n_outputs_max_per_seq = max(outputs, streams)
         params.n_threads = params.n_threads_batch = self.asked["threads"]
         params.type_k, params.type_v = self.asked["type_k"], self.asked["type_v"]
-        params.flash_attn_type = _FLASH[self.asked["flash_attention"]]
+        params.flash_attn_type = FLASH_ATTENTION[self.asked["flash_attention"]]
         params.offload_kqv = not self.asked["cache_on_host"]
         params.swa_full = False
-        if self.watch is not None and streams == 1:
-            params.cb_eval = self.watch.callback
-        else:
-            params.cb_eval = EvalCallback()
+        params.cb_eval = EvalCallback() if watch is None else watch.callback
         self.context = self.library.llama_init_from_model(self.model, params)
         self._context_for = key
         return self.context

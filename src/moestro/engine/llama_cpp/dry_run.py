@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from moestro.closing import Closing
 from moestro.engine.llama_cpp import derived
 from moestro.engine.llama_cpp.child import (
     FAILED_START,
@@ -61,7 +61,7 @@ class EngineCounts:
     embedding_length: int
 
 
-class DryRun:
+class DryRun(Closing):
     """A child process that answers one question after the other about one model.
 
     `devices` are the GPUs: None takes those that the engine finds here, () none at all. `process`
@@ -87,14 +87,6 @@ class DryRun:
         with contextlib.suppress(EngineStartFailed):  # said when the first question is asked
             self._start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._process is not None:

@@ -16,6 +16,7 @@ from typing import Any
 from moestro.engine.llama_cpp.abi import open_library
 from moestro.engine.llama_cpp.backend_check import check_backend_structs
 from moestro.engine.llama_cpp.binding import (
+    FLASH_ATTENTION,
     LOAD_MODE_NONE,
     ContextParams,
     LogCallback,
@@ -32,7 +33,6 @@ _CPU, _GPU, _IGPU = 0, 1, 2  # enum ggml_backend_dev_type
 _WARNING = 3  # GGML_LOG_LEVEL_WARN
 _CONTINUED = 5  # GGML_LOG_LEVEL_CONT
 _CONTEXT_MTP = 1  # LLAMA_CONTEXT_TYPE_MTP
-_FLASH = {"auto": -1, "off": 0, "on": 1}
 _DRAFT_CANDIDATES = 10  # top-k of the sampler that the engine attaches to a draft context
 _GRAPH = re.compile(rb"graph.*: nodes = (\d+)(?: / \d+)?, splits = (\d+)")
 _EXPECTED = (b"has unused tensor", b"dummy tokens")  # warnings that say nothing in a dry run
@@ -178,7 +178,7 @@ class _Session:
         params.n_outputs_max_per_seq = 1 + asked["mtp_depth"]
         params.type_k = asked["type_k"]
         params.type_v = asked["type_v"]
-        params.flash_attn_type = _FLASH[asked["flash_attention"]]
+        params.flash_attn_type = FLASH_ATTENTION[asked["flash_attention"]]
         params.kv_unified = asked["unified"]
         params.offload_kqv = not asked["cache_on_host"]
         params.moe_cache_size = asked["expert_cache_bytes"]
