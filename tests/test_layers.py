@@ -18,7 +18,9 @@ LAYERS: list[set[str]] = [
     {"engine"},
     {"routing"},
     {"verify"},
+    {"doctor"},
     {"gateway"},
+    {"export"},
     {"demo"},
     {"cli"},
 ]

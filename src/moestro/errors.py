@@ -2,6 +2,7 @@
 
     MoestroError                 something a person can act on; exit status 1
     ├── UsageError               the command line or a request is contradictory; exit status 2
+    ├── NotAPlan                 a file that is not a plan, or one of another version
     ├── HardwareError            facts about a machine that cannot be true, or cannot be kept
     ├── ModelError               the model file
     │   ├── ModelNotFound        no such path, address or repository
@@ -44,6 +45,10 @@ class MoestroError(Exception):
 class UsageError(MoestroError):
     code = "usage"
     exit_status = 2
+
+
+class NotAPlan(MoestroError):
+    code = "not-a-plan"
 
 
 class HardwareError(MoestroError):

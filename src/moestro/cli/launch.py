@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
+from moestro.cli.quick_checks import with_quick_checks
 from moestro.cli.resolve import resolve
 from moestro.engine import EngineRequest
 from moestro.errors import ModelUnsupported, MoestroError
@@ -18,6 +19,7 @@ from moestro.model import HubRef, ModelSpec, Reference, Url, read_model
 from moestro.model.splits import model_name
 from moestro.model.words import shown
 from moestro.planning import Plan, Planner, Wishes, make_plan
+from moestro.verify.stored import StoredVerdict, verdict_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Prepared:
 
 
 def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
-    """Reads the model that `text` names, fetches it if it is elsewhere, and plans it.
+    """Reads the model that `text` names, fetches it if it is elsewhere, plans it, and runs the
+    doctor's quick checks.
 
     A model that cannot run here is refused from its header, before its download.
 
@@ -61,16 +64,20 @@ def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
     whole = this_inventory()
     machine = seen_by_engine(whole)
     reference, chosen = fitting_reference(resolve(text), machine, wishes)
-    prepared = _prepared(reference, text, machine, whole.identity, wishes, chosen)
-    if not anyway:
-        refuse_failures(prepared.findings)
+
+    def look(at: Reference) -> Prepared:
+        found = _prepared(at, text, machine, whole.identity, wishes, chosen)
+        plan = with_quick_checks(found.plan, machine, stored_verdict(found.model))
+        if not anyway:
+            refuse_failures((*found.model.findings, *plan.findings))
+        return replace(found, plan=plan)
+
+    prepared = look(reference)
     if isinstance(reference, HubRef | Url):
         from moestro.cli.fetching import fetch_with_progress
 
         path = fetch_with_progress(reference, prepared.model.name or text)
-        prepared = _prepared(resolve(str(path)), text, machine, whole.identity, wishes, chosen)
-        if not anyway:
-            refuse_failures(prepared.findings)
+        prepared = look(resolve(str(path)))
     return prepared
 
 
@@ -86,9 +93,6 @@ def _prepared(
     require_gguf(model, text)
     if chosen is not None:
         model = replace(model, findings=(*model.findings, chosen))
-    verified = verify_finding(model)
-    if verified is not None:
-        model = replace(model, findings=(*model.findings, verified))
     path = Path(model.files[0].location)
     with planner_of(model, machine, wishes, identity) as planner:
         plan = told(make_plan(planner, with_alternatives=False), planner)
@@ -104,27 +108,12 @@ def require_gguf(model: ModelSpec, text: str) -> None:
         )
 
 
-def verify_finding(model: ModelSpec) -> Finding | None:
-    """What `moestro verify` last said of this file, where that speaks against it."""
-    from moestro.verify.stored import verdict_of
-
+def stored_verdict(model: ModelSpec) -> StoredVerdict | None:
+    """What `moestro verify` last said of this file; None too while it is on a server."""
     paths = [Path(file.location) for file in model.files]
     if not all(path.is_file() for path in paths):
-        return None  # still on a server
-    stored = verdict_of(paths, _Notice(model.name or paths[0].name))
-    if stored is None or stored.verdict == "pass":
         return None
-    failed = stored.verdict == "fail"
-    worst = Severity.FAIL if failed else Severity.WARN
-    why = next((finding for finding in stored.findings if finding.severity is worst), None)
-    return Finding(
-        worst,
-        "verify-failed" if failed else "verify-warned",
-        "moestro verify found this file unfit" if failed else "moestro verify has doubts",
-        f"{why.title if why else 'no reason kept'}; on {stored.verified_at:%Y-%m-%d}, against "
-        f"{stored.reference}",
-        (why.fix if why else None) or "Verify it again, or take another file.",
-    )
+    return verdict_of(paths, _Notice(model.name or paths[0].name))
 
 
 class _Notice:

@@ -25,6 +25,8 @@ VERBS = {
     "inspect": "Anatomy of a model file: parameters, bytes by role, experts, cache cost.",
     "hardware": "What this machine is, and how fast; or one that is not here.",
     "verify": "Is this file as good as its reference, and do its experts still route?",
+    "doctor": "The checklist before going live: machine, model, plan and service.",
+    "export": "The plan's settings for another tool: llama-server, Ollama, vLLM, Compose, …",
     "run": "One prompt, answered in the terminal.",
     "chat": "A conversation in the terminal.",
 }

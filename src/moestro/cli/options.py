@@ -85,6 +85,21 @@ def engine_options(function: Decorated) -> Decorated:
             help="Draft tokens from the model's MTP layer per step; 0 is off.",
         ),
         click.option(
+            "--prompt-cache",
+            metavar="SIZE",
+            default=None,
+            help="Host memory, like 1GiB, for prompts of earlier requests; 0 is none (default: a "
+            "small part of what is free).",
+        ),
+        click.option(
+            "--context-checkpoints",
+            type=click.IntRange(0, INT_MAX),
+            default=None,
+            metavar="N",
+            help="Snapshots per stream of what cannot be rolled back, so that a changed prompt is "
+            "not read anew (default: what a small part of memory holds).",
+        ),
+        click.option(
             "--threads",
             type=click.IntRange(1, ENGINE_THREADS_MAX),
             default=None,
@@ -160,7 +175,7 @@ def wishes_of(options: dict[str, Any]) -> Wishes:
     """The parsed `engine_options` and `workload_options` as what the user fixed.
 
     Raises:
-        UsageError: the budget or the expert cache is not a size.
+        UsageError: the budget or a cache is not a size.
     """
     from moestro.planning import Wishes
     from moestro.units import parse_size
@@ -169,5 +184,7 @@ def wishes_of(options: dict[str, Any]) -> Wishes:
         text = options.pop(name, None)
         return None if text is None else parse_size(text)
 
-    budget, expert_cache = size("budget"), size("expert_cache")
-    return Wishes(**options, budget_bytes=budget, expert_cache_bytes=expert_cache)
+    sizes: dict[str, Any] = {
+        f"{name}_bytes": size(name) for name in ("budget", "expert_cache", "prompt_cache")
+    }
+    return Wishes(**options, **sizes)

@@ -201,10 +201,10 @@ def _ask_nvml() -> tuple[tuple[Raw, ...], Version | None] | None:
         except pynvml.NVMLError:
             return None
 
-    return _within(_TIMEOUT_SECONDS, ask)
+    return within(_TIMEOUT_SECONDS, ask)
 
 
-def _within(seconds: float, ask: Callable[[], Answer]) -> Answer | None:
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer | None:
     """The answer, or None if it takes too long; the thread that waits for it is left behind."""
     answers: list[Answer] = []
     thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)

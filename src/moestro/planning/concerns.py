@@ -19,8 +19,9 @@ MEMORY_SHORT = "memory-short"
 _QUANTIZED = frozenset({"q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"})
 
 
-def concerns(planner: Planner, trial: Trial, nearest: Sequence[str]) -> tuple[Finding, ...]:
-    """Findings about `trial`; `nearest` says what would fit where it does not."""
+def concerns(planner: Planner, trial: Trial, nearest: Sequence[str] | None) -> tuple[Finding, ...]:
+    """Findings about `trial`; `nearest` says what would fit where it does not, None that nobody
+    looked."""
     return (
         *_memory(trial, nearest),
         *_context(planner, trial),
@@ -29,7 +30,7 @@ def concerns(planner: Planner, trial: Trial, nearest: Sequence[str]) -> tuple[Fi
     )
 
 
-def _memory(trial: Trial, nearest: Sequence[str]) -> Iterator[Finding]:
+def _memory(trial: Trial, nearest: Sequence[str] | None) -> Iterator[Finding]:
     short = {device: over for device, over in trial.over_bytes.items() if over}
     if not short:
         return
@@ -45,13 +46,15 @@ def _memory(trial: Trial, nearest: Sequence[str]) -> Iterator[Finding]:
             for d in trial.ledger.devices
             if d.device in short
         ]
-    fix = "; or ".join(nearest)
+    if nearest is None:
+        fix = "Plan the model for this machine: moestro plan MODEL."
+    elif nearest:
+        joined = "; or ".join(nearest)
+        fix = f"{joined[0].upper()}{joined[1:]}."
+    else:
+        fix = "No quantization of this model fits here."
     yield Finding(
-        Severity.FAIL,
-        MEMORY_SHORT,
-        "This does not fit into memory",
-        ", ".join(parts),
-        f"{fix[0].upper()}{fix[1:]}." if fix else "No quantization of this model fits here.",
+        Severity.FAIL, MEMORY_SHORT, "This does not fit into memory", ", ".join(parts), fix
     )
 
 

@@ -178,10 +178,15 @@ class _Explainer:
             self.because("mtp_depth", "drafting can lose on a MoE; measure it", "assumed")
 
     def bounds(self) -> None:
-        settings = self.trial.settings
-        self.because("prompt_cache_bytes", "a bound; the engine's own is 8 GiB", "computed")
+        settings, wishes = self.trial.settings, self.planner.wishes
+        if wishes.prompt_cache_bytes is not None:
+            self.because("prompt_cache_bytes", ASKED, "user")
+        else:
+            self.because("prompt_cache_bytes", "a bound; the engine's own is 8 GiB", "computed")
         each = self.planner.checkpoint_bytes(settings)
-        if self.planner.model.layers is None:
+        if wishes.context_checkpoints is not None:
+            self.because("context_checkpoints", ASKED, "user")
+        elif self.planner.model.layers is None:
             self.because("context_checkpoints", "this architecture's state is unknown", "assumed")
         elif not each:
             self.because("context_checkpoints", "no recurrent state or window to keep", "file")

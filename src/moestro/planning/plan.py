@@ -85,6 +85,28 @@ def make_plan(planner: Planner, *, with_alternatives: bool = True) -> Plan:
     )
 
 
+def replay(planner: Planner, settings: Settings, reasons: tuple[Reason, ...] = ()) -> Plan:
+    """What becomes of `settings` as they stand, bounds and all, on the planner's machine today.
+
+    Nothing is chosen and no neighbours are looked at. Never raises, as `make_plan`.
+    """
+    trial = planner.exactly(settings)
+    return Plan(
+        model=planner.model,
+        hardware=planner.machine,
+        workload=trial.workload,
+        settings=settings,
+        fits=trial.verdict,
+        ledger=trial.ledger,
+        speed=trial.speed,
+        mtp=_mtp(planner, trial),
+        reasons=reasons,
+        findings=(*planner.machine.findings, *concerns(planner, trial, None)),
+        alternatives=(),
+        speed_missing=() if trial.speed is not None else _missing(planner, trial),
+    )
+
+
 def _missing(planner: Planner, trial: Trial) -> tuple[str, ...]:
     return planner.forecaster.missing(trial.settings, trial.placement, trial.workload)
 
@@ -106,4 +128,8 @@ def _model_json(model: ModelSpec) -> dict[str, Any]:
         "tensor_bytes": model.tensor_bytes,
         "parameters": {"total": model.parameters, "active": model.parameters_active},
         "context_length": model.context_length,
+        "block_count": model.block_count,
+        "expert_blocks": list(model.expert_blocks),
+        "mtp_layers": model.mtp_layers,
+        "projector": model.projector.location if model.projector is not None else None,
     }

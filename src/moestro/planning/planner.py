@@ -260,7 +260,19 @@ class Planner:
             settings = replace(settings, expert_cache_bytes=0)
         bare = ledger(self.model, settings, self.inventory, placement, engine)
         learned = {} if engine is not None else self.corrections
-        settings = self._bounded(settings, bare, learned)
+        return self._tried(self._bounded(settings, bare, learned), placement, bare, learned)
+
+    def exactly(self, settings: Settings) -> Trial:
+        """What `settings` take and bring as they stand, prompt cache and checkpoints included; the
+        engine is asked where there is one."""
+        says = self.ask_engine(settings) if self.ask_engine is not None else None
+        placement = place(self.model, settings, self.gpu_bytes)
+        bare = ledger(self.model, _without_bounds(settings), self.inventory, placement, says)
+        return self._tried(settings, placement, bare, {} if says is not None else self.corrections)
+
+    def _tried(
+        self, settings: Settings, placement: Placement, bare: Ledger, learned: Mapping[str, int]
+    ) -> Trial:
         memory = self.inventory.memory
         return Trial(
             settings,
@@ -364,11 +376,12 @@ class Planner:
         takes = {d.device: d.total_bytes + learned.get(d.device, 0) for d in bare.devices}
         left = memory.available_bytes - (sum(takes.values()) if memory.unified else takes[HOST])
         state_bytes = self.checkpoint_bytes(settings)
-        return replace(
-            settings,
-            prompt_cache_bytes=bounds.prompt_cache_bytes(left),
-            context_checkpoints=bounds.checkpoints(left, state_bytes, settings.parallel),
-        )
+        prompts, checkpoints = self.wishes.prompt_cache_bytes, self.wishes.context_checkpoints
+        if prompts is None:
+            prompts = bounds.prompt_cache_bytes(left)
+        if checkpoints is None:
+            checkpoints = bounds.checkpoints(left, state_bytes, settings.parallel)
+        return replace(settings, prompt_cache_bytes=prompts, context_checkpoints=checkpoints)
 
     def checkpoint_bytes(self, settings: Settings) -> int:
         """One snapshot of a stream: its recurrent state and its windows. 0 if it needs none or if

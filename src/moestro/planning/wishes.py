@@ -26,6 +26,8 @@ class Wishes:
     expert_cache_bytes: int | None = None
     flash_attention: FlashAttention | None = None
     mtp: int | None = None
+    prompt_cache_bytes: int | None = None
+    context_checkpoints: int | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     budget_bytes: int | None = None

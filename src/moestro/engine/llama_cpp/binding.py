@@ -223,8 +223,16 @@ def _declare(library: ctypes.CDLL) -> None:
         ("llama_model_get_vocab", c_void_p, [model]),
         ("llama_vocab_n_tokens", c_int32, [c_void_p]),
         ("llama_vocab_bos", c_int32, [c_void_p]),
+        ("llama_vocab_eos", c_int32, [c_void_p]),
         ("llama_vocab_get_add_bos", c_bool, [c_void_p]),
         ("llama_vocab_is_eog", c_bool, [c_void_p, c_int32]),
+        ("llama_vocab_get_attr", c_int, [c_void_p, c_int32]),
+        ("llama_vocab_get_text", c_char_p, [c_void_p, c_int32]),
+        (
+            "llama_token_to_piece",
+            c_int32,
+            [c_void_p, c_int32, c_char_p, c_int32, c_int32, c_bool],
+        ),
         (
             "llama_tokenize",
             c_int32,

@@ -68,7 +68,7 @@ class _CudaBuild:
         return None
 
 
-_CUDA = (
+CUDA_BUILDS = (
     _CudaBuild(
         "cu132",
         toolkit=(13, 2),
@@ -122,7 +122,7 @@ def _for_nvidia(gpus: list[Gpu], driver: Version | None) -> Build:
         return _cpu(f"{gpus[0].name} was found, but not which CUDA release its driver supports.")
     # The build that serves most GPUs, then the one that serves more of them natively.
     ranked = sorted(
-        _CUDA,
+        CUDA_BUILDS,
         key=lambda build: (
             sum(build.obstacle(gpu, driver) is None for gpu in gpus),
             sum(gpu.capability in build.native for gpu in gpus),
@@ -132,7 +132,7 @@ def _for_nvidia(gpus: list[Gpu], driver: Version | None) -> Build:
     best = ranked[0]
     served = [gpu for gpu in gpus if best.obstacle(gpu, driver) is None]
     if not served:
-        why = _CUDA[-1].obstacle(gpus[0], driver)
+        why = CUDA_BUILDS[-1].obstacle(gpus[0], driver)
         return _cpu(f"{why}; this driver supports CUDA {_dotted(driver)}.")
     code = "native code" if served[0].capability in best.native else "compiled at first start"
     reason = f"{served[0].name}, driver for CUDA {_dotted(driver)} ({code})."

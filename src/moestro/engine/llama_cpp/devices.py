@@ -1,12 +1,14 @@
 """What the installed engine build can compute on.
 
 `python -m moestro.engine.llama_cpp.devices` prints the engine's numbers of the processor and of the
-GPUs that it uses. It is asked in a child process, because opening a GPU's driver can take a process
-down.
+GPUs that it uses; with `--facts` also, on a line before that, what the build says of itself
+(`facts`). It is asked in a child process, because opening a GPU's driver can take a process down.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import re
 import subprocess
@@ -63,6 +65,24 @@ def engine_devices() -> EngineDevices:
     return EngineDevices(cpu, tuple(gpus))
 
 
+def _build(library: ctypes.CDLL) -> dict[str, object]:
+    """What the build says of itself: the names of its backends, and what each was compiled for."""
+    for name, arguments in (
+        ("ggml_backend_reg_get", [ctypes.c_size_t]),
+        ("ggml_backend_reg_name", [ctypes.c_void_p]),
+        ("llama_print_system_info", []),
+    ):
+        function = getattr(library, name)
+        function.argtypes = arguments
+        function.restype = ctypes.c_void_p if name == "ggml_backend_reg_get" else ctypes.c_char_p
+    library.ggml_backend_reg_count.restype = ctypes.c_size_t
+    backends = [
+        library.ggml_backend_reg_name(library.ggml_backend_reg_get(number)).decode()
+        for number in range(library.ggml_backend_reg_count())
+    ]
+    return {"backends": backends, "system": library.llama_print_system_info().decode()}
+
+
 def main() -> int:
     from moestro.engine.llama_cpp.abi import open_library
 
@@ -73,6 +93,8 @@ def main() -> int:
         return 1
     devices = [library.ggml_backend_dev_get(n) for n in range(library.ggml_backend_dev_count())]
     found = EngineDevices.of([library.ggml_backend_dev_type(device) for device in devices])
+    if "--facts" in sys.argv[1:]:
+        print(json.dumps(_build(library)))
     print(found.cpu, *found.gpus)
     return 0
 

@@ -1,0 +1,189 @@
+"""Gathers what the doctor looks at, and has it looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from moestro.cli.launch import Prepared
+from moestro.cli.planning import planner_of, seen_by_engine, told
+from moestro.cli.resolve import resolve
+from moestro.doctor.case import Address, Case, ModelCase
+from moestro.doctor.checks import CHECKS
+from moestro.doctor.examine import Answer, examine
+from moestro.doctor.host import this_host
+from moestro.doctor.soak import SoakReport
+from moestro.engine.facts import EngineFacts
+from moestro.errors import ModelError, ModelNotFound, MoestroError
+from moestro.findings import Finding
+from moestro.hardware import Inventory, this_inventory
+from moestro.hardware.gpu_state import read_gpu_states
+from moestro.model import Folder, LocalFile, ModelSpec, read_model
+from moestro.planning import Wishes, make_plan
+from moestro.planning.plan import replay
+from moestro.planning.plan_file import PlanFile
+from moestro.verify.stored import verdict_of
+
+HASHED_AT_ONCE_BYTES = 2 << 30
+"""A sum over so much takes two or three seconds; more only with `--full`."""
+
+_EVERYTHING = 1 << 62
+Result = TypeVar("Result")
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user asked for. `model` None looks at the machine alone; `soak_seconds` None asks
+    for no load."""
+
+    model: str | None
+    plan_path: Path | None
+    wishes: Wishes
+    address: Address
+    full: bool = False
+    soak_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """`seconds` it took, the soak left out."""
+
+    case: Case
+    answers: tuple[Answer, ...]
+    seconds: float
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(finding for answer in self.answers for finding in answer.findings)
+
+
+def examined(wanted: Wanted, tell: Tell) -> Examined:
+    """Every check on this machine. `tell` hears what is being done.
+
+    Raises:
+        MoestroError: there is no such model, or no such plan.
+    """
+    begun = time.monotonic()
+    plan_file = None if wanted.plan_path is None else PlanFile.read(wanted.plan_path)
+    text = wanted.model
+    if text is None and plan_file is not None:
+        text = plan_file.model.files[0]
+    whole = this_inventory()
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        engine = pool.submit(_engine_facts)
+        states = pool.submit(read_gpu_states, whole)
+        model, model_error, prepared = None, None, None
+        if text is not None:
+            tell(f"looking at {text}")
+            spec, model_error = _read(text)
+            if spec is not None:
+                looking = _look_at(spec, wanted.full, pool)
+                prepared = _planned(spec, seen_by_engine(whole), whole, wanted.wishes, plan_file)
+                tell(f"looking at {text}: template, tokenizer, files")
+                model = looking()
+        case = Case(
+            host=this_host(),
+            inventory=whole,
+            engine=engine.result(),
+            gpu_states=states.result(),
+            model=model,
+            model_error=model_error,
+            plan=prepared.plan if prepared is not None else None,
+            plan_file=plan_file,
+            address=wanted.address,
+            soak=(soak := _soak(wanted, prepared, tell)),
+        )
+    answers = examine(case, CHECKS, lambda check: tell(check.question))
+    spent = soak.seconds if soak is not None else 0.0
+    return Examined(case, answers, time.monotonic() - begun - spent)
+
+
+def to_json(found: Examined) -> dict[str, Any]:
+    """Every finding with the check that made it."""
+    return {
+        "findings": [
+            {**finding.to_json(), "check": answer.check.name, "area": answer.check.area}
+            for answer in found.answers
+            for finding in answer.findings
+        ],
+        "seconds": round(found.seconds, 2),
+    }
+
+
+def _engine_facts() -> EngineFacts | MoestroError:
+    from moestro.engine.llama_cpp.facts import engine_facts
+
+    return _or_error(engine_facts)
+
+
+def _read(text: str) -> tuple[ModelSpec | None, MoestroError | None]:
+    """Raises MoestroError where there is nothing of that name to look at."""
+    reference = resolve(text)
+    try:
+        return read_model(reference), None
+    except ModelError as error:
+        is_there = isinstance(reference, LocalFile | Folder) and reference.path.exists()
+        if isinstance(error, ModelNotFound) and not is_there:
+            raise
+        return None, error
+
+
+def _look_at(spec: ModelSpec, full: bool, pool: ThreadPoolExecutor) -> Callable[[], ModelCase]:
+    """Begins to look at a model's files, template and tokenizer; the result waits for the end."""
+    from moestro.doctor.template.text_reports import look_at_text
+    from moestro.model.completeness import look_at_files
+
+    paths = tuple(Path(file.location) for file in spec.files)
+    here = all(path.is_file() for path in paths)
+    limit = _EVERYTHING if full else HASHED_AT_ONCE_BYTES
+    files = pool.submit(look_at_files, spec, hash_up_to_bytes=limit) if here else None
+    verdict = pool.submit(verdict_of, paths) if here else None
+    words = pool.submit(look_at_text, spec)
+
+    def result() -> ModelCase:
+        return ModelCase(
+            spec=spec,
+            paths=paths if here else (),
+            completeness=None if files is None else files.result(),
+            template=words.result().template,
+            tokenizer=words.result().tokenizer,
+            verdict=None if verdict is None else verdict.result(),
+        )
+
+    return result
+
+
+def _planned(
+    spec: ModelSpec,
+    machine: Inventory,
+    whole: Inventory,
+    wishes: Wishes,
+    plan_file: PlanFile | None,
+) -> Prepared:
+    with planner_of(spec, machine, wishes, whole.identity) as planner:
+        if plan_file is not None:
+            plan = replay(planner, plan_file.settings, plan_file.reasons)
+        else:
+            plan = make_plan(planner, with_alternatives=False)
+        return Prepared(Path(spec.files[0].location), whole.identity, told(plan, planner), planner)
+
+
+def _soak(wanted: Wanted, prepared: Prepared | None, tell: Tell) -> SoakReport | None:
+    if wanted.soak_seconds is None or prepared is None:
+        return None
+    from moestro.cli.soaking import soaked
+
+    whole = wanted.soak_seconds
+    return soaked(prepared, whole, lambda done: tell(f"under load: {done:.0f} of {whole:.0f} s"))
+
+
+def _or_error(ask: Callable[[], Result]) -> Result | MoestroError:
+    try:
+        return ask()
+    except MoestroError as error:
+        return error

@@ -1,0 +1,191 @@
+"""`moestro export PLAN --to TARGET`: the plan's settings for a tool that is already in use."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moestro.cli.options import json_option
+from moestro.errors import MoestroError, NotAPlan, UsageError
+from moestro.gateway.defaults import DEFAULT_HOST
+
+if TYPE_CHECKING:
+    from moestro.export.target import Target
+    from moestro.planning.plan_file import PlanFile
+
+TARGETS = (
+    "llama-server", "llama-server-ini", "llama-swap", "ollama", "lm-studio", "vllm", "compose",
+    "systemd", "kubernetes",
+)  # fmt: skip
+"""Names of `moestro.export.targets`, for the help; a test holds the two together."""
+
+PORT = 8080
+_MOST_BYTES = 16 << 20
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]{0,254}|::[A-Fa-f0-9:.%]*", re.ASCII)
+
+
+@click.command(name="export")
+@click.argument("source", metavar="PLAN")
+@click.option("--to", "name", metavar="TARGET", help=f"One of: {', '.join(TARGETS)}.")
+@click.option(
+    "--out",
+    metavar="FOLDER|FILE",
+    default=None,
+    help="Write there instead of printing; a folder gets the files under their usual names.",
+)
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default=DEFAULT_HOST,
+    show_default=True,
+    help="Address at which clients reach the server.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    default=PORT,
+    show_default=True,
+    help="Port of the server.",
+)
+@click.option("--force", is_flag=True, help="Write over files that are there.")
+@click.option("--anyway", is_flag=True, help="Export a plan that does not fit all the same.")
+@json_option
+def command(
+    source: str,
+    name: str | None,
+    out: str | None,
+    host: str,
+    port: int,
+    force: bool,
+    anyway: bool,
+    as_json: bool,
+) -> int:
+    """Write PLAN as another tool's configuration.
+
+    PLAN is what `moestro plan MODEL --json` printed, in a file or on standard input (`-`). A MODEL
+    in its place is planned for this machine first. What the tool cannot be told is said on stderr,
+    with the steps to use what was written.
+    """
+    target = _target(name)
+    if not _HOST.fullmatch(host):
+        raise UsageError(f"{host!r} is not an address.", hint="Like --host 127.0.0.1.")
+    plan = _plan(source, anyway=anyway)
+    from moestro.export.deployment import Deployment
+
+    exported = target.export(Deployment.of(plan, host, port))
+    written = []
+    if out is not None:
+        from moestro.cli.export_files import write
+
+        written = write(exported.files, out, force=force)
+    if as_json:
+        found = {"target": target.name, **asdict(exported), "written": [*map(str, written)]}
+        print(json.dumps(found, ensure_ascii=False))
+        return 0
+    from moestro.cli.show_export import show_advice, show_files
+
+    if out is None:
+        show_files(exported.files, sys.stdout)
+        sys.stdout.flush()  # what goes to stderr comes after it
+    show_advice(target, exported, written, sys.stderr)
+    return 0
+
+
+def _target(name: str | None) -> Target:
+    hint = f"--to takes {', '.join(TARGETS)}."
+    if name is None:
+        raise UsageError("Say for which tool: --to TARGET.", hint=hint)
+    from moestro.export.targets import TARGETS as KNOWN
+
+    for target in KNOWN:
+        if target.name == name.lower():
+            return target
+    from difflib import get_close_matches
+
+    near = get_close_matches(name.lower(), TARGETS, n=1)
+    if near:
+        hint = f"Did you mean {near[0]}? {hint}"
+    raise UsageError(f"There is no target {name!r}.", hint=hint)
+
+
+def _plan(source: str, *, anyway: bool) -> PlanFile:
+    """The plan in a file or on standard input, or of a model on this machine.
+
+    Raises:
+        MoestroError: it cannot be read, or does not fit and `anyway` is not given.
+    """
+    from moestro.planning.plan_file import PlanFile
+
+    if source == "-":
+        found = _from_stdin()
+    elif _looks_like_a_plan(Path(source)):
+        found = PlanFile.read(Path(source))
+    else:
+        found = _planned_here(source, anyway=anyway)
+    if found.fits is False and not anyway:
+        raise MoestroError(
+            "The plan does not fit its machine.",
+            hint="moestro plan says what would fit; --anyway exports it all the same.",
+            code="memory-short",
+        )
+    from moestro.cli.export_files import at_home
+
+    return at_home(found)
+
+
+def _looks_like_a_plan(path: Path) -> bool:
+    """Anything called JSON, or a file that begins like it: no model does."""
+    if path.suffix.lower() == ".json":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip().startswith(b"{")
+    except (OSError, ValueError):
+        return False
+
+
+def _from_stdin() -> PlanFile:
+    from moestro.model.words import shown
+    from moestro.planning.plan_file import PlanFile
+
+    data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    what = "Standard input"
+    if len(data) > _MOST_BYTES:
+        raise NotAPlan(f"{what} is too large to be a plan.")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NotAPlan(
+            f"{what} is not JSON, so it is not a plan.",
+            hint=f"moestro plan MODEL --json | moestro export - --to {TARGETS[0]}",
+        ) from error
+    if isinstance(value, dict) and isinstance(value.get("error"), dict):
+        said = shown(str(value["error"].get("message")), 300)
+        raise NotAPlan(f"Making the plan on standard input failed: {said}")
+    return PlanFile.from_json(value, what)
+
+
+def _planned_here(source: str, *, anyway: bool) -> PlanFile:
+    from moestro.cli.planning import plan_of, seen_by_engine
+    from moestro.findings import Severity
+    from moestro.hardware import this_inventory
+    from moestro.planning import Wishes
+    from moestro.planning.plan_file import PlanFile
+
+    plan = plan_of(source, seen_by_engine(this_inventory()), Wishes())
+    for finding in (*plan.model.findings, *plan.findings):
+        if finding.severity is Severity.FAIL and not anyway:
+            evidence = f": {finding.evidence}" if finding.evidence else ""
+            raise MoestroError(
+                f"{finding.title}{evidence}.",
+                hint=f"{finding.fix or 'See moestro plan.'} --anyway exports it all the same.",
+                code=finding.code,
+            )
+    return PlanFile.of(plan)

@@ -1,0 +1,164 @@
+"""Load on a model over a while, with the sensors read beside it: the soak of `doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moestro.cli.launch import Prepared
+from moestro.doctor.soak import SoakReport, SoakSample
+from moestro.engine.llama_cpp.process import LlamaCppEngine
+from moestro.errors import MoestroError
+from moestro.gateway.client import EndpointClient
+from moestro.gateway.server import bind, serving
+from moestro.gateway.service import Service
+from moestro.hardware.gpu_state import read_gpu_states
+
+STRETCHES = 18
+"""Samples of a soak: six in each third."""
+
+LEAST_STRETCH_SECONDS = 1.0
+ANSWER_TOKENS = 256
+WARM_UP_SECONDS = 2.0
+PROMPTS = (
+    "Describe a walk through a town that you have never seen.",
+    "Explain how a clock works to someone who has never seen one.",
+    "List the things that a good host thinks of before a dinner.",
+    "Tell the story of a letter that arrived too late.",
+)
+
+
+def soaked(prepared: Prepared, seconds: float, progress: Callable[[float], None]) -> SoakReport:
+    """Runs the plan's engine with as many streams as it has for `seconds`. `progress` is told the
+    seconds of load so far. What goes wrong is in the report."""
+    return asyncio.run(_soak(prepared, seconds, progress))
+
+
+@dataclass(slots=True)
+class _Load:
+    """Tokens written so far by all streams together."""
+
+    tokens: int = 0
+    failures: list[MoestroError] = field(default_factory=list)
+
+    async def stream(self, url: str, number: int) -> None:
+        """One user who asks without end."""
+        turn = number
+        try:
+            async with EndpointClient(url) as client:
+                while True:
+                    asked = [{"role": "user", "content": PROMPTS[turn % len(PROMPTS)]}]
+                    options = {"max_tokens": ANSWER_TOKENS, "temperature": 0.8, "seed": turn}
+                    async with client.chat(asked, options=options) as answer:
+                        async for _ in answer:
+                            self.tokens += 1
+                    turn += 1
+        except MoestroError as error:
+            self.failures.append(error)
+
+
+async def _soak(
+    prepared: Prepared, seconds: float, progress: Callable[[float], None]
+) -> SoakReport:
+    parallel = prepared.plan.settings.parallel
+    request = prepared.request()
+    engine = LlamaCppEngine(request)
+    samples: list[SoakSample] = []
+    load = _Load()
+    begun = time.monotonic()
+    try:
+        async with serving(Service(engine, request), bind(port=0)) as url:
+            streams = [asyncio.create_task(load.stream(url, n)) for n in range(parallel)]
+            try:
+                await asyncio.sleep(min(WARM_UP_SECONDS, seconds / 4))
+                begun = time.monotonic()
+                await _watch(prepared, engine, load, seconds, samples, progress)
+            finally:
+                for stream in streams:
+                    stream.cancel()
+                await asyncio.gather(*streams, return_exceptions=True)
+    except MoestroError as error:
+        load.failures.insert(0, error)
+    trouble = load.failures[0].sentence if load.failures else None
+    return SoakReport(time.monotonic() - begun, parallel, tuple(samples), trouble)
+
+
+async def _watch(
+    prepared: Prepared,
+    engine: LlamaCppEngine,
+    load: _Load,
+    seconds: float,
+    samples: list[SoakSample],
+    progress: Callable[[float], None],
+) -> None:
+    stretch = max(seconds / STRETCHES, LEAST_STRETCH_SECONDS)
+    begun = last = time.monotonic()
+    tokens, ticks = load.tokens, _ticks()
+    while last - begun < seconds and not load.failures:
+        await asyncio.sleep(stretch)
+        now = time.monotonic()
+        now_tokens, now_ticks = load.tokens, _ticks()
+        states = await asyncio.to_thread(read_gpu_states, prepared.plan.hardware) or ()
+        heats = [state.temperature_c for state in states if state.temperature_c is not None]
+        samples.append(
+            SoakSample(
+                at_seconds=now - begun,
+                tokens_per_second=(now_tokens - tokens) / (now - last),
+                temperature_c=_hottest(),
+                gpu_temperature_c=max(heats, default=None),
+                gpu_reasons=tuple(sorted({r for s in states for r in s.reasons or ()})),
+                rss_bytes=_own_bytes(engine.pid),
+                stolen=_stolen(ticks, now_ticks),
+            )
+        )
+        progress(now - begun)
+        last, tokens, ticks = now, now_tokens, now_ticks
+
+
+def _hottest() -> float | None:
+    """The processor's warmest sensor, in °C."""
+    import psutil
+
+    if not hasattr(psutil, "sensors_temperatures"):
+        return None
+    found = psutil.sensors_temperatures()
+    values = [
+        reading.current
+        for name, readings in found.items()
+        if name in ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz")
+        for reading in readings
+    ]
+    return max(values, default=None)
+
+
+def _ticks() -> tuple[float, float] | None:
+    """Of all processors' time since boot: what went to others (steal), and all of it."""
+    import psutil
+
+    times = psutil.cpu_times()
+    steal = getattr(times, "steal", None)
+    # A guest's time is counted as the user's already.
+    whole = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    return None if steal is None else (steal, whole)
+
+
+def _stolen(before: tuple[float, float] | None, after: tuple[float, float] | None) -> float | None:
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    return (after[0] - before[0]) / (after[1] - before[1])
+
+
+def _own_bytes(pid: int | None) -> int | None:
+    """RssAnon and VmSwap of a process: what is its own, without mapped files."""
+    if pid is None:
+        return None
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    sizes = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", text, re.M)
+    return sum(int(size) * 1024 for size in sizes) if sizes else None

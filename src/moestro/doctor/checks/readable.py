@@ -1,0 +1,44 @@
+"""Can the model file be read at all?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from moestro.doctor.case import Case
+from moestro.doctor.check import Check, ok, unknown
+from moestro.errors import ModelNotFound
+from moestro.findings import Finding, Severity
+from moestro.units import format_bytes, format_count
+
+
+def run(case: Case) -> Iterator[Finding]:
+    error = case.model_error
+    if isinstance(error, ModelNotFound):
+        # Nothing is wrong with a model that is not there, as with weights without their config.
+        yield unknown(
+            error.code,
+            "There is no model to look at",
+            error.sentence,
+            error.hint or "Give the path of a GGUF file, or a folder with a config.json.",
+        )
+    elif error is not None:
+        yield Finding(
+            Severity.FAIL,
+            error.code,
+            "The model cannot be read",
+            error.sentence,
+            error.hint or "Get the file again from its source.",
+        )
+    elif case.model is not None:
+        spec = case.model.spec
+        facts = (
+            spec.name,
+            spec.architecture,
+            spec.quantization,
+            f"{format_count(spec.parameters)} parameters",
+            format_bytes(spec.tensor_bytes),
+        )
+        yield ok("readable", "The model's header is sound", ", ".join(filter(None, facts)))
+
+
+CHECK = Check("readable", "model", "Can the model file be read at all?", run, quick=True)

@@ -1,0 +1,1 @@
+"""Chat templates are programs out of a file: rendered in a sandbox, in a process with limits."""

@@ -1,0 +1,62 @@
+"""Template and tokenizer of one model, each looked at with what the other knows: the template needs
+the texts of the tokens that begin and end, and its marks should be tokens."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+
+from moestro.doctor.template.examine import examine_template
+from moestro.doctor.template.report import TemplateReport
+from moestro.engine.llama_cpp.tokenizer_probe import TokenizerProbe
+from moestro.engine.tokenizer import TokenizerReport
+from moestro.errors import EngineError, MoestroError
+from moestro.model import ModelSpec
+
+_UNSAFE = ("reaches-outside", "out-of-limits")
+
+
+@dataclass(frozen=True, slots=True)
+class TextReports:
+    """None where there is nothing to look at: no template, no GGUF on this machine. An error says
+    why a look failed."""
+
+    template: TemplateReport | MoestroError | None
+    tokenizer: TokenizerReport | MoestroError | None
+
+
+def look_at_text(spec: ModelSpec) -> TextReports:
+    """Takes a second for a vocabulary of 100,000 tokens, and a fifth of one for the template."""
+    if not can_be_probed(spec):
+        return TextReports(_template(spec, None, None), None)
+    try:
+        with TokenizerProbe(spec) as probe:
+            template = _template(spec, probe.bos, probe.eos)
+            if not isinstance(template, TemplateReport):
+                return TextReports(template, probe.report())
+            tokenizer = probe.report(template.marks, template.after_answer)
+            if not any(r.outcome in _UNSAFE for r in template.renderings):
+                # It is the last question, so a template that takes the engine down harms no other.
+                with contextlib.suppress(EngineError):
+                    accepted = probe.accepts(spec.chat_template or "")
+                    template = replace(template, engine_accepts=accepted)
+            return TextReports(template, tokenizer)
+    except EngineError as error:
+        return TextReports(_template(spec, None, None), error)
+
+
+def can_be_probed(spec: ModelSpec) -> bool:
+    """The engine reads GGUF files of this machine, if they say what their vocabulary is."""
+    local = spec.format == "gguf" and "://" not in spec.files[0].location
+    return local and spec.tokenizer not in (None, "none", "no_vocab")
+
+
+def _template(
+    spec: ModelSpec, bos: str | None, eos: str | None
+) -> TemplateReport | MoestroError | None:
+    if spec.chat_template is None:
+        return None
+    try:
+        return examine_template(spec.chat_template, bos=bos, eos=eos)
+    except MoestroError as error:
+        return error

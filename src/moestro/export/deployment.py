@@ -1,0 +1,50 @@
+"""What a target is told: the plan, and where it is to serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from moestro.gateway.defaults import DEFAULT_HOST
+from moestro.model.splits import model_name
+from moestro.planning.plan_file import PlanFile, PlannedMemory
+from moestro.planning.settings import Settings
+
+LLAMA_SERVER_PORT = 8080
+"""llama-server's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A plan with an address. `name` is what clients call the model."""
+
+    plan: PlanFile
+    name: str
+    host: str = DEFAULT_HOST
+    port: int = LLAMA_SERVER_PORT
+
+    @staticmethod
+    def of(plan: PlanFile, host: str = DEFAULT_HOST, port: int = LLAMA_SERVER_PORT) -> Deployment:
+        return Deployment(plan, model_name(PurePath(plan.model.files[0])), host, port)
+
+    @property
+    def settings(self) -> Settings:
+        return self.plan.settings
+
+    @property
+    def model_path(self) -> str:
+        """The file that is given to a server: the first part of a split one."""
+        return self.plan.model.files[0]
+
+    @property
+    def gpus(self) -> int:
+        return len(self.plan.hardware.gpus)
+
+    @property
+    def memory(self) -> dict[str, PlannedMemory]:
+        return {device.device: device for device in self.plan.memory}
+
+    @property
+    def host_bytes(self) -> int:
+        """What the server takes of main memory."""
+        return self.memory["CPU"].total_bytes if "CPU" in self.memory else 0

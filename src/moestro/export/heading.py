@@ -1,0 +1,78 @@
+"""The comment at the top of an exported file: whence it came, and what it does not say."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from moestro.export.deployment import Deployment
+from moestro.export.flags import RELEASE, host_expert_blocks
+from moestro.export.target import Unexpressed
+from moestro.hardware import Inventory
+from moestro.units import format_bytes
+
+
+def heading(
+    deployment: Deployment, left: Sequence[Unexpressed] = (), notes: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Lines without a comment sign; `notes` are a target's own. No line has a line break in it,
+    whatever the plan holds: a name from a plan file must not become a command."""
+    model = deployment.plan.model
+    what = f"{deployment.name} ({model.architecture}, {model.quantization or 'unknown types'})"
+    lines = [
+        f"Made by moestro from its plan for {what}",
+        f"on {_machine(deployment.plan.hardware)}.",
+    ]
+    if deployment.plan.fits is not True:
+        lines.append("The plan does not fit that machine, or nobody knows whether it does.")
+    lines += [*_why_that_many(deployment), *notes]
+    if left:
+        lines += ["", "Not said here, because there are no words for it:"]
+        lines += [f"- {entry.setting} ({entry.planned}): {entry.instead}" for entry in left]
+    return tuple(_one_line(line) for line in lines)
+
+
+def server_notes(deployment: Deployment) -> tuple[str, ...]:
+    """What to know of any llama-server with these flags."""
+    notes = [f"For llama.cpp {RELEASE}; older releases do not know every flag."]
+    if not _is_loopback(deployment.host):
+        notes.append(
+            f"Whoever reaches {deployment.host} may use it, unless its environment has a "
+            "LLAMA_API_KEY."
+        )
+    return tuple(notes)
+
+
+def comment(lines: Sequence[str], sign: str = "#") -> str:
+    """The lines as comments, each ended by a line break."""
+    return "".join(f"{sign} {line}".rstrip() + "\n" for line in lines)
+
+
+def _why_that_many(deployment: Deployment) -> list[str]:
+    blocks = host_expert_blocks(deployment)
+    if not blocks or blocks[-1] + 1 == len(blocks):
+        return []
+    return [
+        f"The experts of {len(blocks)} blocks stay in main memory: the last of them is block "
+        f"{blocks[-1]}, and blocks",
+        "without experts are counted too.",
+    ]
+
+
+def _machine(inventory: Inventory) -> str:
+    gpus = " and ".join(gpu.name or "a GPU" for gpu in inventory.gpus)
+    size_bytes = inventory.memory.total_bytes
+    memory = f"{format_bytes(size_bytes)} of memory" if size_bytes else "unknown memory"
+    cores = inventory.cpu.physical_cores
+    return ", ".join(part for part in (gpus, f"{cores} cores" if cores else "", memory) if part)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _one_line(text: str) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in text)

@@ -1,0 +1,88 @@
+"""Tool loops, plan files and soaks: what the set-ups leave out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from moestro.doctor.agent_loop import LOOP, AgentLoop
+from moestro.doctor.checks import agent_step, plan_matches, re_prefill, soak
+from moestro.findings import Severity
+from moestro.planning import Estimate, Wishes
+from moestro.planning.plan_file import PlanFile
+from tests.doctor.setups_agents import SETUPS, STEADY, TIRED
+from tests.doctor.setups_agents import soak as soaked
+from tests.doctor.workshop import Workshop, planned
+
+CHECKS = (agent_step.CHECK, plan_matches.CHECK, re_prefill.CHECK, soak.CHECK)
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.name)
+def test_each_set_up_has_its_check_here(setup: object, workshop: Workshop) -> None:
+    case = setup.change(workshop)  # type: ignore[attr-defined]
+    codes = [finding.code for check in CHECKS for finding in check.run(case)]
+    assert setup.code in codes  # type: ignore[attr-defined]
+
+
+def test_the_seconds_of_a_step_are_what_its_tokens_take() -> None:
+    plan = planned()
+    assert plan.speed is not None
+    speed = replace(
+        plan.speed,
+        prefill=Estimate(1000.0, 1000.0, 1000.0, "measured"),
+        decode=Estimate(10.0, 10.0, 10.0, "measured"),
+    )
+    loop = AgentLoop(steps=3, first_prompt=2000, output=100, result=400)
+    assert loop.step_seconds(speed) == pytest.approx(0.4 + 10.0)
+    # Steps 1 and 2 have prompts of 2500 and 3000 tokens, of which 400 are new anyway.
+    assert loop.read_again_seconds(speed) == pytest.approx((2.1 + 2.6) / 2)
+    assert loop.longest == 3100
+
+
+def test_a_context_that_the_loop_outgrows_is_told(workshop: Workshop) -> None:
+    plan = planned(Wishes(context=2048))
+    short = list(agent_step.CHECK.run(workshop.case(plan=plan)))
+    assert short[0].code == "agent-context-short"
+    # The demo model was trained for less than a loop, so a longer context is no help.
+    assert "4,096" in (short[0].fix or "")
+    long_lived = replace(plan, model=replace(plan.model, context_length=1 << 17))
+    other = list(agent_step.CHECK.run(workshop.case(plan=long_lived)))
+    assert f"--context {LOOP.longest}" in (other[0].fix or "")
+    long = list(agent_step.CHECK.run(workshop.case(plan=planned(Wishes(context=32768)))))
+    assert [finding.code for finding in long] == ["agent-step"]
+
+
+def test_without_a_forecast_the_step_is_unknown(workshop: Workshop) -> None:
+    plan = replace(planned(), speed=None, speed_missing=("RAM bandwidth",))
+    found = list(agent_step.CHECK.run(workshop.case(plan=plan)))
+    assert found[-1].severity is Severity.UNKNOWN
+    assert "RAM bandwidth" in (found[-1].evidence or "")
+
+
+def test_without_a_plan_nothing_is_said(workshop: Workshop) -> None:
+    case = workshop.case(plan=None)
+    assert [finding for check in CHECKS for finding in check.run(case)] == []
+
+
+def test_a_plan_of_this_machine_and_file_matches(workshop: Workshop) -> None:
+    found = list(plan_matches.CHECK.run(workshop.case(plan_file=PlanFile.of(planned()))))
+    assert [finding.code for finding in found] == ["plan-matches"]
+
+
+def test_noise_is_not_a_drop(workshop: Workshop) -> None:
+    # Every third stretch is slow, at the end as at the beginning.
+    noisy = [100.0, 60.0, 95.0] * 5 + [100.0, 60.0, 62.0]
+    found = list(soak.CHECK.run(workshop.case(soak=soaked(noisy))))
+    assert [finding.code for finding in found] == ["soak"]
+
+
+def test_what_others_took_is_not_heat(workshop: Workshop) -> None:
+    found = list(soak.CHECK.run(workshop.case(soak=soaked(TIRED, stolen=0.3))))
+    assert [finding.severity for finding in found] == [Severity.UNKNOWN]
+    assert "30%" in (found[0].evidence or "")
+
+
+def test_a_short_soak_says_that_it_is(workshop: Workshop) -> None:
+    found = list(soak.CHECK.run(workshop.case(soak=soaked(STEADY[:4]))))
+    assert [finding.code for finding in found] == ["soak-too-short"]

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Made by moestro from its plan for DeepSeek-V3-Q4_K_M (deepseek2, Q4_K_M)
+# on NVIDIA GeForce RTX 4090, 16 cores, 768 GiB of memory.
+# The experts of 58 blocks stay in main memory: the last of them is block 60, and blocks
+# without experts are counted too.
+# For llama.cpp b11549; older releases do not know every flag.
+
+exec llama-server \
+  --model /srv/models/DeepSeek-V3-Q4_K_M.gguf \
+  --alias DeepSeek-V3-Q4_K_M \
+  --ctx-size 131072 \
+  --parallel 4 \
+  --no-kv-unified \
+  --cache-type-k f16 \
+  --cache-type-v f16 \
+  --flash-attn auto \
+  --batch-size 2048 \
+  --ubatch-size 1024 \
+  --cache-ram 1024 \
+  --cache-idle-slots \
+  --ctx-checkpoints 0 \
+  --threads 16 \
+  --threads-batch 16 \
+  --gpu-layers 63 \
+  --fit off \
+  --kv-offload \
+  --n-cpu-moe 61 \
+  --jinja \
+  --host 127.0.0.1 \
+  --port 8080 \
+  --metrics \
+  --no-ui

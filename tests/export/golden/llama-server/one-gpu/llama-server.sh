@@ -1,0 +1,29 @@
+#!/bin/sh
+# Made by moestro from its plan for Qwen3.6-35B-A3B-Q4_K_M (qwen35moe, Q4_K_M)
+# on NVIDIA GeForce RTX 4090, 8 cores, 64.0 GiB of memory.
+# For llama.cpp b11549; older releases do not know every flag.
+
+exec llama-server \
+  --model /srv/models/Qwen3.6-35B-A3B-Q4_K_M.gguf \
+  --alias Qwen3.6-35B-A3B-Q4_K_M \
+  --ctx-size 65536 \
+  --parallel 4 \
+  --no-kv-unified \
+  --cache-type-k f16 \
+  --cache-type-v f16 \
+  --flash-attn auto \
+  --batch-size 2048 \
+  --ubatch-size 512 \
+  --cache-ram 1024 \
+  --cache-idle-slots \
+  --ctx-checkpoints 2 \
+  --threads 8 \
+  --threads-batch 8 \
+  --gpu-layers 42 \
+  --fit off \
+  --kv-offload \
+  --jinja \
+  --host 127.0.0.1 \
+  --port 8080 \
+  --metrics \
+  --no-ui

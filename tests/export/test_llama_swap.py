@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from moestro.export.deployment import Deployment
+from moestro.export.flags import alias, server_arguments
+from moestro.export.llama_swap import export, wait_seconds
+from tests.export import golden
+from tests.export.changes import EVERY, base, changed, says
+from tests.export.plans import GOLDEN, deployment, with_file, with_settings
+from tests.export.test_llama_server import COMMENTED, HOSTILE
+
+MACRO = re.compile(r"\$\{([a-zA-Z0-9_.-]+)\}")
+PORT = 5800
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name: str) -> None:
+    golden.check("llama-swap", name, export(deployment(name)))
+
+
+@EVERY
+def test_no_setting_is_forgotten(setting: str) -> None:
+    assert says(export(changed(setting))) != says(export(base()))
+
+
+def command(config: dict[str, Any], name: str) -> list[str]:
+    """As llama-swap makes it: macros first, lines that are comments dropped, then words."""
+    model = config["models"][name]
+    assert model["proxy"] == "http://127.0.0.1:${PORT}"
+    text = model["cmd"].replace("${PORT}", str(PORT))
+    assert not MACRO.search(text), "an unknown macro ends the reading"
+    lines = [line for line in text.split("\n") if not line.strip().startswith("#")]
+    assert not any(line.strip().endswith("\\") for line in lines)
+    return shlex.split("\n".join(lines))
+
+
+def read(case: Deployment) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(export(case).files[0].text)
+    return found
+
+
+@pytest.mark.parametrize("path", [*HOSTILE, *COMMENTED])
+def test_the_command_has_the_servers_flags(path: str) -> None:
+    case = with_file(base(), path)
+    words = command(read(case), alias(case))
+    assert words == ["llama-server", *server_arguments(case, host="127.0.0.1", port=PORT)]
+
+
+@pytest.mark.parametrize("name", ['say "hi"', "back\\slash", "a: b # c", "日本", "- x", "{y}"])
+def test_names_stay_what_they_are(name: str) -> None:
+    config = read(replace(base(), name=name))
+    assert list(config["models"]) == [name] == config["hooks"]["on_startup"]["preload"]
+
+
+def test_many_streams_are_let_through() -> None:
+    case = base()
+    assert "concurrencyLimit" not in read(case)["models"][case.name]
+    many = with_settings(case, replace(case.settings, parallel=32))
+    assert read(many)["models"][case.name]["concurrencyLimit"] == 32
+
+
+def test_a_large_model_has_its_time() -> None:
+    assert wait_seconds(0) == 120
+    assert wait_seconds(400 * 10**9) == 1600
+
+
+def test_the_address_is_llama_swaps_own() -> None:
+    case = replace(base(), host="::", port=9000)
+    assert export(case).use == ("llama-swap --config llama-swap.yaml --listen '[::]:9000'",)
+    assert "9000" not in says(export(case))

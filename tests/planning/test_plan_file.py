@@ -1,0 +1,165 @@
+"""Plan files: read back as they were written, and never believed unseen."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moestro.errors import NotAPlan
+from moestro.hardware import hardware_named
+from moestro.planning import Plan, Planner, Wishes, make_plan
+from moestro.planning.forecaster import MachineSpeed
+from moestro.planning.plan import replay
+from moestro.planning.plan_file import PlanFile
+from moestro.units import MIB
+from tests.doctor.workshop import spec
+
+
+@cache
+def planner(wishes: Wishes = Wishes()) -> Planner:  # noqa: B008
+    machine = hardware_named("2 × rtx-4090")
+    return Planner(spec(), machine, wishes, MachineSpeed(spec(), machine))
+
+
+@cache
+def plan() -> Plan:
+    return make_plan(planner())
+
+
+@cache
+def as_json() -> str:
+    return json.dumps(plan().to_json())
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(as_json(), encoding="utf-8")
+    found = PlanFile.read(path)
+    assert found == PlanFile.of(plan())
+    assert found.settings == plan().settings
+    assert found.hardware == plan().hardware
+    assert found.reasons == plan().reasons
+    assert found.model.block_count == spec().block_count
+    assert found.model.expert_blocks == spec().expert_blocks
+    assert [device.total_bytes for device in found.memory] == [
+        device.total_bytes for device in plan().ledger.devices
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not JSON"),
+        (b"GGUF\x03\x00", "not JSON"),
+        (b"[]", "not a plan"),
+        (b"{}", "not a plan"),
+        (b'{"settings": {}, "model": {}, "version": 99}', "version 99"),
+        (b'{"settings": {}, "model": {}, "version": 1}', "damaged"),
+        (b"[" * 200_000, "not JSON"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(content)
+    with pytest.raises(NotAPlan, match=said) as caught:
+        PlanFile.read(path)
+    assert caught.value.hint
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(NotAPlan, match="No such file"):
+        PlanFile.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("settings", "context"), 0),
+        (("settings", "context"), "8192"),
+        (("settings", "parallel"), True),
+        (("settings", "threads"), -1),
+        (("settings", "cache_type_k"), "q2_k"),
+        (("settings", "unified"), 1),
+        (("settings", "tensor_split"), [float("nan")]),
+        (("settings", "tensor_split"), []),
+        (("settings", "prompt_cache_bytes"), -1),
+        (("settings", "turbo"), True),
+        (("model", "files"), []),
+        (("model", "files", 0, "location"), "model\n--host 0.0.0.0"),
+        (("model", "expert_blocks"), [99]),
+        (("model", "block_count"), 10**9),
+        (("memory", 0, "total_bytes"), None),
+        (("hardware", "cpu"), None),
+    ],
+)
+def test_impossible_values_are_refused(place: tuple[Any, ...], value: object) -> None:
+    changed = json.loads(as_json())
+    inner = changed
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    with pytest.raises(NotAPlan, match="damaged"):
+        PlanFile.from_json(changed)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    found = []
+    for key, child in inner:
+        found.append((*at, key))
+        if isinstance(child, dict | list):
+            found += places(child, (*at, key))
+    return found
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.none()),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_change_of_one_value_gets_through_as_another_error(data: st.DataObject) -> None:
+    changed = copy.deepcopy(json.loads(as_json()))
+    place = data.draw(st.sampled_from(places(changed)))
+    inner = changed
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = data.draw(JUNK)
+    with contextlib.suppress(NotAPlan):
+        PlanFile.from_json(changed)
+
+
+def test_a_replay_keeps_every_setting() -> None:
+    odd = replace(plan().settings, prompt_cache_bytes=7 * MIB, context_checkpoints=3, ubatch=64)
+    again = replay(planner(), odd)
+    assert again.settings == odd
+    kinds = {line.kind: line.size_bytes for d in again.ledger.devices for line in d.lines}
+    assert kinds["prompt cache"] == 7 * MIB
+
+
+def test_a_replay_of_a_plan_has_its_memory() -> None:
+    again = replay(planner(), plan().settings)
+    assert [d.total_bytes for d in again.ledger.devices] == [
+        d.total_bytes for d in plan().ledger.devices
+    ]
+    assert again.fits is plan().fits
+
+
+def test_what_the_user_bounds_is_bounded() -> None:
+    wishes = Wishes(prompt_cache_bytes=3 * MIB, context_checkpoints=1)
+    found = make_plan(planner(wishes))
+    assert found.settings.prompt_cache_bytes == 3 * MIB
+    assert found.settings.context_checkpoints == 1
+    sources = {reason.setting: reason.source for reason in found.reasons}
+    assert sources["prompt_cache_bytes"] == sources["context_checkpoints"] == "user"
