@@ -1,6 +1,6 @@
 """Plan → flags → llama-server → what it reports of itself. results/round_trip.md is its table.
 
-    python -m bench.export.native         # once
+    python -m bench.native         # once
     python -m bench.export.round_trip     # a minute
 
 Each plan's exported command line starts a natively built llama-server, with nothing added but its
@@ -38,7 +38,7 @@ from tests.export.reported import (
 )
 
 from bench.export.cases import CASES, Case, deployment
-from bench.export.native import RPC_SERVER, SERVER, tool
+from bench.native import tool
 from moestro.export import llama_server, llama_server_ini
 from moestro.export.deployment import Deployment
 from moestro.export.flags import PROGRAM, RELEASE, flags, host_expert_blocks
@@ -141,7 +141,7 @@ def rpc_devices(count: int, folder: Path) -> Iterator[list[str]]:
     with contextlib.ExitStack() as stack:
         ports = [free_port() for _ in range(count)]
         for port in ports:
-            command = [str(tool(RPC_SERVER)), "-H", "127.0.0.1", "-p", str(port), "-t", "1"]
+            command = [str(tool("ggml-rpc-server")), "-H", "127.0.0.1", "-p", str(port), "-t", "1"]
             stack.enter_context(running(command, folder / f"rpc-{port}.log", folder))
         for port in ports:
             _until(lambda port=port: _listens(port), f"the RPC server on {port}")  # type: ignore[misc]
@@ -192,7 +192,7 @@ def by_command(case: Case, folder: Path, without: str | None = None) -> Outcome:
     log = folder / "server.log"
     with rpc_devices(case.gpus, folder) as rpc:
         wrapper = folder / PROGRAM
-        first = shlex.join([str(tool(SERVER)), *rpc, *TALKATIVE])
+        first = shlex.join([str(tool("llama-server")), *rpc, *TALKATIVE])
         wrapper.write_text(f'#!/bin/sh\nexec {first} "$@"\n', encoding="utf-8")
         wrapper.chmod(0o755)
         command = ["env", f"PATH={folder}:/usr/bin:/bin", *exported.use[0].split()]
@@ -241,7 +241,7 @@ def by_router(cases: list[Case], folder: Path) -> list[Outcome]:
     (folder / llama_server_ini.FILE).write_text("\n".join(presets), encoding="utf-8")
     port = free_port()
     command = [
-        str(tool(SERVER)), "--models-preset", llama_server_ini.FILE, "--host", "127.0.0.1",
+        str(tool("llama-server")), "--models-preset", llama_server_ini.FILE, "--host", "127.0.0.1",
         "--port", str(port), "--models-max", "1",
     ]  # fmt: skip
     outcomes, address = [], f"http://127.0.0.1:{port}"
@@ -324,7 +324,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", help="names of plans; nothing is kept then")
     parser.add_argument(
-        "--absent", action="store_true", help="leave out each flag in its turn, too (ten minutes)"
+        "--absent",
+        action="store_true",
+        help="leave out each flag in its turn, too, and keep the result (a few minutes more)",
     )
     options = parser.parse_args()
     cases = [case for case in CASES if not options.only or case.name in options.only]
@@ -342,7 +344,7 @@ def main() -> None:
     text = table(outcomes)
     if options.absent:
         text += absence_table({flag: shown_by(flag, CASES) for flag in _every_flag()})
-    if options.only is None:
+    if options.absent and options.only is None:
         _RESULTS.mkdir(exist_ok=True)
         (_RESULTS / "round_trip.md").write_text(text, encoding="utf-8")
     print(text)

@@ -21,9 +21,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.verify.cache import cache_folder
+from bench.cache import cache_folder
+from bench.native import tool
 from bench.verify.models import CLEAN, NAMES, clean, f16
-from bench.verify.native import tool
 from bench.verify.running import against, rounded
 from bench.verify.texts import source
 from moestro.verify.corpus import CHUNK_TOKENS, Passage

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench.verify.cache import cache_folder
+from bench.cache import cache_folder
 from bench.verify.models import clean, f16
 from bench.verify.running import against, rounded, subject
 from bench.verify.texts import source

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.verify.cache import cache_folder
+from bench.cache import cache_folder
 from bench.verify.models import CLEAN, NAMES, clean, f16
 from bench.verify.running import against, alarms, figures, recorded, rounded
 from bench.verify.texts import Text, twenty_texts

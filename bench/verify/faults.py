@@ -26,7 +26,7 @@ from tests.planted import FAULTS, Directions, Fault, plant
 from tests.rewriting import Gguf
 from tests.tiny_models import write_tiny
 
-from bench.verify.cache import cache_folder
+from bench.cache import cache_folder
 from bench.verify.models import UPCYCLED, clean, f16, layers
 from bench.verify.running import (
     Refused,

@@ -23,9 +23,9 @@ import numpy as np
 from tests.rewriting import Gguf
 from tests.smollm import smollm
 
+from bench.cache import cache_folder
+from bench.native import tool
 from bench.verify import upcycle
-from bench.verify.cache import cache_folder
-from bench.verify.native import tool
 from bench.verify.texts import COUNTS, source
 from moestro.demo import model_path
 from moestro.engine.llama_cpp.capture import Capture

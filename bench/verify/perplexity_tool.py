@@ -16,8 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.verify.cache import cache_folder
-from bench.verify.native import source_folder
+from bench.cache import cache_folder
+from bench.native import source_folder
 from moestro.engine.llama_cpp.binding import flush_log, library_path
 from moestro.engine.llama_cpp.version import EXPECTED_VERSION
 

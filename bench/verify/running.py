@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.verify.cache import cache_folder
+from bench.cache import cache_folder
 from moestro.errors import ModelError
 from moestro.model import read_model
 from moestro.planning.settings import Settings

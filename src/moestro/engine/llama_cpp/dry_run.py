@@ -29,7 +29,7 @@ from moestro.engine.llama_cpp.child import (
     parse_report,
 )
 from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
-from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, explain_exit
+from moestro.engine.llama_cpp.refusal import lines_of, refusal
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice
 from moestro.errors import EngineError, EngineStartFailed
 from moestro.model import ModelSpec, read_model
@@ -220,7 +220,7 @@ class DryRun(Closing):
         assert self._process is not None
         self._process.log.seek(said_before)
         log = self._process.log.read()
-        return _refusal(self._name, log, exit_code)
+        return refusal(lines_of(log), exit_code, self._name)
 
 
 def engine_counts(model: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> EngineCounts:
@@ -252,7 +252,7 @@ def engine_counts(model: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> E
             return EngineCounts(**report)
         if report is not None and event == "failed":
             raise failure_of(report)
-    raise _refusal(model.name, done.stderr, done.returncode or FAILED_START)
+    raise refusal(lines_of(done.stderr), done.returncode or FAILED_START, model.name)
 
 
 def memory_of(
@@ -288,13 +288,6 @@ def _device(name: str, shares: Sequence[dict[str, Any]], *, with_weights: bool) 
         compute_bytes=sum(share["compute_bytes"] for share in own),
         weights_repacked_bytes=repacked if with_weights else 0,
     )
-
-
-def _refusal(name: str, log: bytes, exit_code: int) -> EngineError:
-    lines = tuple(log.decode(errors="replace").splitlines())
-    reason = explain_exit(lines, exit_code, name)
-    log_tail = lines[-SHOWN_LOG_LINES:] if reason.log_helps else ()
-    return EngineStartFailed(reason.sentence, hint=reason.hint, log_tail=log_tail)
 
 
 __all__ = ["DeviceMemory", "DryRun", "EngineCounts", "EngineMemory", "VirtualDevice",

@@ -23,16 +23,12 @@ from moestro.engine.llama_cpp.child import (
     failure_of,
     parse_report,
 )
-from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, explain_exit
+from moestro.engine.llama_cpp.refusal import UNAVAILABLE, end_of, refusal
 from moestro.engine.tokenizer import AnswerEnd, RoundTrip, TokenizerReport
 from moestro.errors import EngineError, EngineStartFailed, ModelUnsupported
 from moestro.model import ModelSpec
 
 TIMEOUT_SECONDS = 60.0
-UNAVAILABLE = "engine-unavailable"
-"""The code of errors that say nothing of the model: no memory, no process, ended from outside."""
-
-_LOG_BYTES = 256 * 1024
 
 TEXTS = {
     "plain text": "The quick brown fox jumps over the lazy dog.",
@@ -115,7 +111,7 @@ class TokenizerProbe(Closing):
             listed=frozenset(looked["listed"]),
             barred=looked["barred"],
             answer_end=None if end is None else AnswerEnd(**end),
-            pre_known=not any("missing pre-tokenizer type" in line for line in self._log_lines()),
+            pre_known=not any("missing pre-tokenizer type" in line for line in end_of(self._log)),
         )
 
     def accepts(self, template: str) -> bool | None:
@@ -179,16 +175,7 @@ class TokenizerProbe(Closing):
                 hint="The machine may be overloaded, or the model's header absurd.",
                 code=UNAVAILABLE,
             )
-        lines = self._log_lines()
-        reason = explain_exit(lines, exit_code, self._path.name)
-        log_tail = lines[-SHOWN_LOG_LINES:] if reason.log_helps else ()
-        code = UNAVAILABLE if reason.outside else None
-        return EngineStartFailed(reason.sentence, hint=reason.hint, code=code, log_tail=log_tail)
-
-    def _log_lines(self) -> tuple[str, ...]:
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - _LOG_BYTES))
-        return tuple(self._log.read().decode(errors="replace").splitlines())
+        return refusal(end_of(self._log), exit_code, self._path.name)
 
     def _stop(self) -> None:
         self._timed_out.set()

@@ -1,10 +1,12 @@
 """Builds llama.cpp's own tools, of the very release that the embedded engine is.
 
-    python -m bench.verify.native                       # about 20 minutes on two cores, once
-    python -m bench.verify.native --source DIR          # with the sdist unpacked already
+    python -m bench.native                       # about 20 minutes on two cores, once
+    python -m bench.native --source DIR          # with the sdist unpacked already
 
 `llama-perplexity` is what moestro's divergence is held to, `llama-quantize` makes the clean
-quantizations. Neither ships with moestro: they are compiled from the source distribution of the
+quantizations, `llama-server` reads what is exported. It counts devices over RPC (`ggml-rpc-server`)
+as GPUs, so two of them on the processor show what it makes of settings for GPUs. None of the tools
+ships with moestro: they are compiled from the source distribution of the
 pinned `xllamacpp`, which holds the engine's whole source, for the processor alone.
 """
 
@@ -18,15 +20,17 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from bench.verify.cache import cache_folder
+from bench.cache import cache_folder
 from moestro.engine.llama_cpp.version import EXPECTED_VERSION, PACKAGE
 
-TOOLS = ("llama-perplexity", "llama-quantize")
+TOOLS = ("llama-perplexity", "llama-quantize", "llama-server", "ggml-rpc-server")
 SOURCE_INSIDE = "thirdparty/llama.cpp"
 CMAKE_OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
-    "-DLLAMA_BUILD_SERVER=OFF",
+    "-DLLAMA_BUILD_SERVER=ON",
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
+    "-DGGML_RPC=ON",
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
     "-DLLAMA_BUILD_APP=OFF",
@@ -41,7 +45,7 @@ def tool(name: str) -> Path:
     """The built program's path. Raises RuntimeError if it was not built yet."""
     path = _build_folder() / "bin" / name
     if not path.exists():
-        raise RuntimeError(f"{name} is not built: run `python -m bench.verify.native` first")
+        raise RuntimeError(f"{name} is not built: run `python -m bench.native` first")
     return path
 
 
