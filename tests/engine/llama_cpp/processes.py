@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import psutil
@@ -13,6 +15,19 @@ def is_running(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def pause(pid: int) -> None:
+    """Returns when all threads of this child have stopped: until then, one of them may answer."""
+    os.kill(pid, signal.SIGSTOP)
+    while not all(_is_stopped(pid, thread.id) for thread in psutil.Process(pid).threads()):
+        time.sleep(0.005)
+
+
+def _is_stopped(pid: int, thread: int) -> bool:
+    """Elsewhere than on Linux a thread cannot be asked; there the process speaks for all."""
+    of = thread if psutil.LINUX else pid
+    return bool(psutil.Process(of).status() == psutil.STATUS_STOPPED)
 
 
 def ends_within(pid: int, seconds: float) -> bool:

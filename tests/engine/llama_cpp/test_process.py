@@ -19,7 +19,7 @@ from moestro.engine.llama_cpp import probe, process
 from moestro.engine.llama_cpp.process import LlamaCppEngine
 from moestro.errors import EngineError, EngineStartFailed
 from tests.engine.llama_cpp.conftest import SETTINGS, MakeEngine
-from tests.engine.llama_cpp.processes import is_running
+from tests.engine.llama_cpp.processes import is_running, pause
 from tests.smollm import smollm
 from tests.tiny_models import write_tiny
 
@@ -272,7 +272,10 @@ async def test_an_engine_that_pauses_is_asked_again(
         nonlocal asked
         asked += 1
         assert engine.pid is not None
-        os.kill(engine.pid, signal.SIGSTOP if asked == 1 else signal.SIGCONT)
+        if asked == 1:
+            pause(engine.pid)
+        else:
+            os.kill(engine.pid, signal.SIGCONT)
 
     before_props(monkeypatch, pause_once)
     async with asyncio.timeout(START_SECONDS):
@@ -289,15 +292,15 @@ async def test_a_start_that_waits_for_ever_can_be_cancelled(
     asked_often = asyncio.Event()
     asked = 0
 
-    async def pause() -> None:
+    async def pause_again() -> None:
         nonlocal asked
         asked += 1
         assert engine.pid is not None
-        os.kill(engine.pid, signal.SIGSTOP)
+        pause(engine.pid)
         if asked > 2:
             asked_often.set()
 
-    before_props(monkeypatch, pause)
+    before_props(monkeypatch, pause_again)
     starting = asyncio.create_task(engine.start())
     async with asyncio.timeout(START_SECONDS):
         await asked_often.wait()
