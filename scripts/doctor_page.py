@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.doctor.checklist import ADVICE, GROUPS
-from tests.doctor.running import Found, run_all
+from tests.doctor.running import Outcome, run_all
 from tests.doctor.setups_list import SETUPS
 
 from moestro.doctor.checks import CHECKS
@@ -25,7 +25,7 @@ them.
 """
 
 
-def render(outcomes: dict[str, list[Found]]) -> str:
+def render(outcomes: dict[str, Outcome]) -> str:
     """`outcomes` is what the checks found in each set-up, by its name."""
     return "\n".join([INTRODUCTION, _checks(), _setups(outcomes), _checklist()])
 
@@ -48,7 +48,7 @@ def _checks() -> str:
     return "\n".join([*lines, ""])
 
 
-def _setups(outcomes: dict[str, list[Found]]) -> str:
+def _setups(outcomes: dict[str, Outcome]) -> str:
     lines = [
         "## Broken on purpose",
         "",
@@ -61,7 +61,7 @@ def _setups(outcomes: dict[str, list[Found]]) -> str:
         "|---|---|---|---|---|",
     ]
     for setup in SETUPS:
-        found = outcomes[setup.name]
+        found = outcomes[setup.name].found
         check = next((name for name, finding in found if finding.code == setup.code), "**missed**")
         also = sorted(
             {f.code for _, f in found if f.code != setup.code and f.severity in ("warn", "fail")}

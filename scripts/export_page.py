@@ -38,11 +38,9 @@ def _shown(target: Target) -> str:
     exported = target.export(deployment("one-gpu"))
     out = io.StringIO()
     show_files(exported.files, out)
-    show_advice(target, exported, [], out)
-    # Comments are as long as they are; a page is not as wide.
-    lines = [line if len(line) <= 100 else f"{line[:99]}…" for line in out.getvalue().splitlines()]
+    show_advice(target, exported, [], out, 80)
     command = f"$ moestro export plan.json --to {target.name}"
-    return "\n".join(["```", command, *lines, "```", ""])
+    return "\n".join(["```", command, *out.getvalue().splitlines(), "```", ""])
 
 
 def _targets() -> str:

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "moestro"
 
 # From the ground up. Rooms on one line do not know each other.
 LAYERS: list[set[str]] = [
-    {"errors", "units", "findings", "closing"},
+    {"errors", "units", "findings", "closing", "words"},
     {"hardware"},
     {"model"},
     {"planning"},

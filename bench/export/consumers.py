@@ -128,7 +128,7 @@ def by_compose(program: list[str], folder: Path) -> dict[str, Any]:
         # `config` prints a file that would be read again: dollars are doubled there.
         command = [word.replace("$$", "$") for word in service["command"]]
         source = service["volumes"][0]["source"].replace("$$", "$")
-        if command != wanted or source != case.model_path.rpartition("/")[0]:
+        if command != wanted or source != case.model_path:
             differences.append(f"{name}: {source} and {command}")
         read += 1
     return {"version": version, "read": read, "differences": differences}

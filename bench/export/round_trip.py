@@ -48,6 +48,7 @@ from moestro.planning.placement import HOST, place
 from moestro.units import MIB
 
 TALKATIVE = ("--log-verbosity", "5", "--log-colors", "off")
+FOREIGN_PAGE, OWN_PAGE = "http://example.org", "http://localhost:3000"
 _START_SECONDS = 60.0
 _ABSENT_SECONDS = 5.0
 NOTHING = "nothing: llama-server's own defaults come to the same in these plans"
@@ -81,6 +82,7 @@ def expected(case: Case, plan: Deployment) -> dict[str, Any]:
     placement = place(spec, plan.settings, (1,) * case.gpus)
     found["blocks"] = [*placement.blocks, placement.output]
     found["experts_on_host"] = sorted(host_expert_blocks(plan))
+    found["foreign_page"], found["own_page"] = None, OWN_PAGE
     if case.gpus:
         on_host = plan.settings.cache_on_host or not plan.settings.gpu_layers
         found["caches"] = "CPU" if on_host else "as the blocks"
@@ -96,6 +98,8 @@ def observed(case: Case, plan: Deployment, log: str, address: str) -> dict[str, 
     found = reported(log, _ask(address, "/props"), _ask(address, "/slots"))
     (model,) = _ask(address, "/v1/models")["data"]
     found["listed_as"] = model["id"]
+    found["foreign_page"] = _allowed(address, FOREIGN_PAGE)
+    found["own_page"] = _allowed(address, OWN_PAGE)
     found["blocks"] = [_device(name) for name in devices_of_layers(log)][: _blocks(log)]
     found["experts_on_host"] = sorted(experts_on_host(log))
     if case.gpus:
@@ -171,6 +175,14 @@ def _until(
 def _ask(address: str, path: str) -> Any:
     with urllib.request.urlopen(f"{address}{path}", timeout=30) as answer:
         return json.load(answer)
+
+
+def _allowed(address: str, origin: str) -> str | None:
+    """Whose pages a browser would let read the answer to a request from a page of `origin`."""
+    request = urllib.request.Request(f"{address}/v1/models", headers={"Origin": origin})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: str | None = answer.headers["Access-Control-Allow-Origin"]
+        return found
 
 
 def _ready(address: str) -> bool:

@@ -24,17 +24,22 @@ An error has a `code` (stable, kebab-case, for programs), a sentence (for people
 
 from __future__ import annotations
 
+from moestro.words import plain
+
 
 class MoestroError(Exception):
-    """One sentence that says what is wrong, and a hint that says what to do."""
+    """One sentence that says what is wrong, and a hint that says what to do.
+
+    Names out of files stand in both, so what a terminal would obey is replaced.
+    """
 
     code = "error"
     exit_status = 1
 
     def __init__(self, sentence: str, *, hint: str | None = None, code: str | None = None) -> None:
         super().__init__(sentence)
-        self.sentence = sentence
-        self.hint = hint
+        self.sentence = plain(sentence)
+        self.hint = None if hint is None else plain(hint)
         if code is not None:
             self.code = code
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,49 @@ def test_a_header_of_hundreds_of_gib_is_looked_at(
     assert status == 1
     assert "memory-short" in codes(found, "fail")
     assert "model-has-holes" in codes(found, "fail")
+
+
+def test_ctrl_c_ends_it_whatever_it_is_doing(tmp_path: Path) -> None:
+    """Here it computes the hash of 64 GiB of holes, which takes minutes."""
+    model = write_header(PUBLISHED["Qwen3-30B-A3B"](), tmp_path / "large.gguf")
+    os.truncate(model, 64 << 30)
+    (tmp_path / "large.gguf.sha256").write_text(f"{'0' * 64}  large.gguf\n", encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moestro", "doctor", str(model), "--full", "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "MOESTRO_DATA": str(tmp_path)},
+    )  # fmt: skip
+    time.sleep(3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;owned\x07\x1b[31mred.gguf", "left\u202eright.gguf"])
+def test_a_file_s_name_steers_no_terminal(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / name
+    model.write_bytes(model_path().read_bytes())
+    main(["doctor", str(model), "--port", "0"])
+    main(["doctor", str(model), "--port", "0", "--report"])
+    main(["doctor", f"{model}.none"])
+    said = capsys.readouterr()
+    for character in "\x1b\x07\u202e":
+        assert character not in said.out + said.err
+
+
+def test_a_block_for_a_bug_report_cannot_be_ended_from_within(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "x\n```\n# heading\n```.gguf"
+    model.write_bytes(model_path().read_bytes())
+    main(["doctor", str(model), "--port", "0", "--report"])
+    block = capsys.readouterr().out
+    assert block.count("```") == 2
+    assert "\n# heading" not in block
 
 
 def test_load_is_put_on_the_model_and_watched() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -72,20 +74,24 @@ def test_every_target(made: Path, target: str, capsys: pytest.CaptureFixture[str
     for left in found["unexpressed"]:
         assert left["setting"] in err
         assert set(left) == {"setting", "planned", "instead"}
-    said = " ".join(err.replace("\\\n", " ").split())
+    said = " ".join(err.split())
     for step in found["use"]:
         assert " ".join(step.split()) in said
+    commands = [f"  {step}" for step in found["use"] if step[:1].islower()]
+    lines = err.splitlines()
+    assert set(commands) <= set(lines)  # whole, or what is copied is another command
     # A path alone may be longer.
-    assert all(len(line) <= 80 or len(line.split()) <= 2 for line in err.splitlines())
+    assert all(len(line) <= 80 or len(line.split()) <= 2 for line in lines if line not in commands)
 
 
-def test_long_commands_stay_commands_when_they_are_copied(
-    made: Path, capsys: pytest.CaptureFixture[str]
+def test_sentences_are_as_narrow_as_the_terminal(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main(["export", str(made), "--to", "kubernetes"])
+    monkeypatch.setenv("COLUMNS", "50")
+    main(["export", str(made), "--to", "vllm"])
     lines = capsys.readouterr().err.splitlines()
-    first = next(number for number, line in enumerate(lines) if "kubectl cp" in line)
-    assert lines[first].endswith(" \\")
+    assert max(len(line) for line in lines) <= 50
+    assert any(len(line) > 40 for line in lines)
 
 
 def test_standard_input(
@@ -119,18 +125,24 @@ def test_a_model_is_planned_first(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_relative_path_becomes_a_full_one(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service does not start in the folder where the plan was made."""
-    (tmp_path / "here.gguf").touch()
-    (tmp_path / "link.gguf").symlink_to("here.gguf")
+    """A service does not start in the folder where the plan was made. A link keeps its name: what
+    it leads to may be called after its checksum."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "sha256-12").touch()
+    for name in ("here.gguf", "a\u00a0b.gguf"):
+        (tmp_path / name).symlink_to("blobs/sha256-12")
     monkeypatch.chdir(tmp_path)
     model = json.loads(made.read_text())["model"]
-    for name in ("here.gguf", "./here.gguf", "link.gguf"):
+    for name in ("here.gguf", "./here.gguf", "a\u00a0b.gguf"):
         files = [{"location": name, "size_bytes": 1}]
         path = changed(made, tmp_path / "plan.json", model={**model, "files": files})
         assert main(["export", str(path), "--to", "systemd"]) == 0
         out, _ = capsys.readouterr()
-        assert f"--model {tmp_path}/here.gguf" in out
-        assert f"BindReadOnlyPaths={tmp_path}\n" in out
+        full = f"{tmp_path}/{Path(name).name}"
+        full = full if full.isascii() else f'"{full}"'
+        assert f"--model {full}" in out
+        assert f"BindReadOnlyPaths={full}\n" in out
+        assert "sha256" not in out
 
 
 def test_which_target(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +180,34 @@ def test_a_plan_that_does_not_fit_is_refused(
     assert main(["export", str(path), "--to", "compose", "--anyway"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--mtp", "2"], "mtp-absent"),
+        (
+            ["--cache-type", "q8_0", "--flash-attention", "off"],
+            "quantized-values-need-flash-attention",
+        ),
+    ],
+)
+def test_a_plan_that_fails_is_refused_from_a_file_too(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The server would end with an error where the export said that all of the plan is in it."""
+    model = json.loads(made.read_text())["model"]["files"][0]["location"]
+    main(["plan", model, "--hardware", CARD, *options, "--json"])
+    path = tmp_path / "plan.json"
+    path.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert json.loads(path.read_text())["fits"] is True
+    assert main(["export", str(path), "--to", "compose", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert "--anyway" in failed(capsys, "-", "--to", "llama-server")
+    assert main(["export", str(path), "--to", "compose", "--anyway"]) == 0
+    assert "The plan says that it fails: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("host", ["a b", "127.0.0.1\n", "$(id)", "-x", "'", ""])
 def test_hosts_that_are_none(made: Path, host: str, capsys: pytest.CaptureFixture[str]) -> None:
     failed(capsys, str(made), "--to", "systemd", f"--host={host}", status=2)
@@ -195,6 +235,51 @@ def test_out(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     failed(capsys, str(made), "--to", "kubernetes", "--out", str(file), "--force", status=2)
 
 
+def test_out_that_is_no_file(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices, pipes and links to nothing are not for a file to take the place of."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("lost").symlink_to("nowhere")
+    Path("null").symlink_to("/dev/null")
+    for name in ("pipe", "lost", "null"):
+        err = failed(capsys, str(made), "--to", "compose", "--out", name, "--force")
+        assert "not a file" in err
+    assert stat.S_ISFIFO(os.lstat("pipe").st_mode)
+    assert Path("null").is_symlink()
+    failed(capsys, str(made), "--to", "compose", "--out", "", status=2)
+    assert main(["export", str(made), "--to", "compose", "--out", "-"]) == 0
+    assert capsys.readouterr().out.startswith("# Made by moestro")
+    assert not Path("-").exists()
+
+
+def test_nobody_can_lie_in_wait(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link under a name that can be guessed would have its end written over."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".compose.yaml.part").symlink_to(victim)
+    (out / "kept.yaml").write_text("old")
+    (out / "kept.yaml").chmod(0o600)
+    (out / "link.yaml").symlink_to("kept.yaml")
+    assert main(["export", str(made), "--to", "compose", "--out", str(out)]) == 0
+    assert victim.read_text() == "mine"
+    assert (out / ".compose.yaml.part").is_symlink()
+    new = stat.S_IMODE((out / "compose.yaml").stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert new == 0o666 & ~mask
+    again = ["export", str(made), "--to", "compose", "--out", str(out / "link.yaml"), "--force"]
+    assert main(again) == 0
+    assert (out / "link.yaml").is_symlink()
+    assert (out / "kept.yaml").read_text().startswith("# Made by moestro")
+    assert stat.S_IMODE((out / "kept.yaml").stat().st_mode) == 0o600
+
+
 def test_places_that_cannot_be_written(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,10 +298,10 @@ def test_places_that_cannot_be_written(
 def test_a_full_disk(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> int:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "replace", full)
     err = failed(capsys, str(made), "--to", "compose", "--out", str(tmp_path))
     assert "No space left on device" in err
     assert list(tmp_path.iterdir()) == []

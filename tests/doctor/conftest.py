@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doctor.running import Found, run_all, workshop_in
+from tests.doctor.running import Outcome, run_all, workshop_in
 from tests.doctor.workshop import Workshop
 
 
@@ -15,6 +15,6 @@ def workshop(tmp_path: Path) -> Workshop:
 
 
 @pytest.fixture(scope="session")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Found]]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """What the checks find in every broken set-up."""
     return run_all(tmp_path_factory.mktemp("setups"))

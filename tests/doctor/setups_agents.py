@@ -16,7 +16,9 @@ from tests.doctor.workshop import Workshop, inventory, model, planned, template_
 STRETCHES = 18
 
 
-def soak(speeds: list[float], *, grows_bytes: int = 0, stolen: float = 0.0) -> SoakReport:
+def soak(
+    speeds: list[float], *, grows_bytes: int = 0, stolen: float = 0.0, others: float = 0.0
+) -> SoakReport:
     """A soak whose stretches had these speeds, on a machine that grew warm."""
     samples = tuple(
         SoakSample(
@@ -25,6 +27,7 @@ def soak(speeds: list[float], *, grows_bytes: int = 0, stolen: float = 0.0) -> S
             temperature_c=50.0 + 2 * number,
             rss_bytes=GIB + grows_bytes * number // len(speeds),
             stolen=stolen,
+            others=others,
         )
         for number, speed in enumerate(speeds)
     )
@@ -32,6 +35,7 @@ def soak(speeds: list[float], *, grows_bytes: int = 0, stolen: float = 0.0) -> S
 
 
 STEADY = [100.0 + number % 3 for number in range(STRETCHES)]
+SILENT = [100.0] * 10 + [0.0] * 8
 TIRED = [100.0 - 1.5 * number for number in range(STRETCHES)]
 
 
@@ -108,6 +112,20 @@ SETUPS: tuple[Setup, ...] = (
         "slows-under-load",
         Severity.WARN,
         lambda workshop: workshop.case(soak=soak(TIRED)),
+    ),
+    Setup(
+        "silence",
+        "a soak in which the engine writes nothing any more",
+        "silent-under-load",
+        Severity.FAIL,
+        lambda workshop: workshop.case(soak=soak(SILENT)),
+    ),
+    Setup(
+        "disturbed-soak",
+        "the same loss as with heat, while other programs have a third of the processors",
+        "soak-disturbed",
+        Severity.UNKNOWN,
+        lambda workshop: workshop.case(soak=soak(TIRED, others=0.33)),
     ),
     Setup(
         "growth",

@@ -12,10 +12,12 @@ from moestro.errors import EngineMismatch
 from moestro.findings import Severity
 from moestro.hardware import Bandwidth, Gpu, Link
 from moestro.hardware.gpu_state import GpuState
+from moestro.planning import Plan
 from moestro.units import GIB, MIB
 from tests.doctor import workshop as healthy
 from tests.doctor.healthy_machine import CPUFREQ, GROUP, policy, sensors
 from tests.doctor.setups import Setup
+from tests.doctor.setups_memory import host_weights, with_lines
 from tests.doctor.workshop import Workshop
 from tests.hardware.smbios_writer import DDR4, board
 
@@ -102,13 +104,24 @@ def empty_channels(workshop: Workshop) -> Case:
     return memory(workshop, bandwidth=None, channels=None, kind=None)
 
 
-def two_nodes(workshop: Workshop, **kernel: str) -> Case:
+def two_nodes(workshop: Workshop, plan: Plan | None = None, **kernel: str) -> Case:
     node = (workshop.root / "sys/devices/system/node/node0/meminfo").read_text()
     workshop.write("sys/devices/system/node/has_cpu", "0-1\n")
     workshop.write("sys/devices/system/node/node1/meminfo", node.replace("Node 0", "Node 1"))
     for path, text in kernel.items():
         workshop.write(path, text)
-    return cpu(workshop, numa_nodes=2)
+    case = cpu(workshop, numa_nodes=2)
+    return case if plan is None else replace(case, plan=plan)
+
+
+def on_the_host() -> Plan:
+    """A plan that leaves the processor 4 GiB of weights."""
+    return with_lines(host_weights(4 * GIB))
+
+
+def with_threads(threads: int) -> Plan:
+    plan = healthy.planned()
+    return replace(plan, settings=replace(plan.settings, threads=threads))
 
 
 def full_nodes(workshop: Workshop) -> Case:
@@ -231,14 +244,18 @@ SETUPS: tuple[Setup, ...] = (
         lambda workshop: memory(workshop, bandwidth=Bandwidth(21e9, "measured")),
     ),
     Setup(
-        "numa-balancing", "two memory nodes and the kernel's page moving",
+        "numa-balancing", "weights on two memory nodes and the kernel's page moving",
         "numa-balancing-on", WARN,
-        lambda workshop: two_nodes(workshop, **{"proc/sys/kernel/numa_balancing": "1\n"}),
+        lambda workshop: two_nodes(
+            workshop, on_the_host(), **{"proc/sys/kernel/numa_balancing": "1\n"}
+        ),
     ),
     Setup(
-        "numa-zone-reclaim", "two memory nodes and zone_reclaim_mode",
+        "numa-zone-reclaim", "weights on two memory nodes and zone_reclaim_mode",
         "numa-zone-reclaim", WARN,
-        lambda workshop: two_nodes(workshop, **{"proc/sys/vm/zone_reclaim_mode": "1\n"}),
+        lambda workshop: two_nodes(
+            workshop, on_the_host(), **{"proc/sys/vm/zone_reclaim_mode": "1\n"}
+        ),
     ),
     Setup(
         "numa-split", "a plan that no memory node can hold alone",
@@ -256,6 +273,12 @@ SETUPS: tuple[Setup, ...] = (
     Setup(
         "cpu-capped", "a frequency capped at half of what the processor can do",
         "cpu-frequency-capped", WARN, files(policy(1, scaling_max_freq="3000000")),
+    ),
+    Setup(
+        "cpu-set-low", "the governor userspace, set to a quarter of what the processor can do",
+        "cpu-frequency-capped", WARN,
+        files(policy(1, scaling_driver="acpi-cpufreq", scaling_governor="userspace",
+                     scaling_setspeed="1500000")),
     ),
     Setup(
         "cpu-without-turbo", "turbo switched off on a machine without a GPU",
@@ -286,6 +309,11 @@ SETUPS: tuple[Setup, ...] = (
     Setup(
         "cpu-too-many-threads", "a plan for 16 threads where 4 cores may be used",
         "too-many-threads", WARN, lambda workshop: cpu(workshop, usable_cores=4),
+    ),
+    Setup(
+        "cpu-absurd-threads", "a plan for 100,000 threads",
+        "too-many-threads", FAIL,
+        lambda workshop: workshop.case(plan=with_threads(100_000)),
     ),
     Setup(
         "cpu-stolen", "a guest whose host runs others 15 % of the time",

@@ -73,10 +73,10 @@ def _weights_beyond_ram(workshop: Workshop) -> Case:
     return workshop.case(plan=with_lines(host_weights(386 * GIB)))
 
 
-def _small_container(workshop: Workshop) -> Case:
+def small_container(workshop: Workshop, used_bytes: int = 600 * MIB) -> Case:
     workshop.write("proc/self/cgroup", "0::/\n")
     workshop.write("sys/fs/cgroup/memory.max", f"{1536 * MIB}\n")
-    workshop.write("sys/fs/cgroup/memory.current", f"{300 * MIB}\n")
+    workshop.write("sys/fs/cgroup/memory.current", f"{used_bytes}\n")
     workshop.write("sys/fs/cgroup/memory.swap.max", "0\n")
     return workshop.case()
 
@@ -191,14 +191,14 @@ def _service_without_restart(workshop: Workshop) -> Case:
     )
 
 
-def _in_a_container(workshop: Workshop) -> Case:
+def in_a_container(workshop: Workshop, **changes: object) -> Case:
     workshop.write(".dockerenv", "")
     workshop.write("proc/self/cgroup", "0::/\n")
     layers = "lowerdir=/var/lib/docker/overlay2/l/A:/var/lib/docker/overlay2/l/B"
     workshop.write(
         "proc/self/mountinfo", f"611 520 0:52 / / rw,relatime - overlay overlay rw,{layers}\n"
     )
-    return workshop.case()
+    return workshop.case(**changes)
 
 
 def _dumps_into_a_file(workshop: Workshop) -> Case:
@@ -225,8 +225,13 @@ SETUPS: tuple[Setup, ...] = (
         Severity.FAIL, _weights_beyond_ram,
     ),
     Setup(
-        "small-container", "a container of 1.5 GiB, 300 MiB of it used, without swap",
-        "container-too-small", Severity.FAIL, _small_container,
+        "small-container", "a container of 1.5 GiB, 600 MiB of it used, without swap",
+        "container-too-small", Severity.FAIL, small_container,
+    ),
+    Setup(
+        "tight-container", "the same, 300 MiB of it used: room for the plan, not for its margin",
+        "container-tight", Severity.WARN,
+        lambda workshop: small_container(workshop, 300 * MIB),
     ),
     Setup(
         "small-container-v1", "a container of 512 MiB under version 1 of control groups",
@@ -292,6 +297,11 @@ SETUPS: tuple[Setup, ...] = (
         lambda workshop: workshop.case(address=Address("0.0.0.0", 0)),
     ),
     Setup(
+        "open-container", "the same inside a container, where no other address can be published",
+        "open-without-key", Severity.WARN,
+        lambda workshop: in_a_container(workshop, address=Address("0.0.0.0", 8642)),
+    ),
+    Setup(
         "taken-port", "another program listens on the port", "port-taken", Severity.FAIL,
         _taken_port,
     ),
@@ -325,7 +335,7 @@ SETUPS: tuple[Setup, ...] = (
     ),
     Setup(
         "inside-a-container", "a container, whose restart policy cannot be seen from inside",
-        "restart-policy-unknown", Severity.UNKNOWN, _in_a_container,
+        "restart-policy-unknown", Severity.UNKNOWN, in_a_container,
     ),
     Setup(
         "core-into-a-file", "core dumps go to a plain file, and 20 GiB would be dumped",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,14 @@ from moestro.demo import model_path
 from moestro.doctor.case import Case, ModelCase
 from moestro.doctor.template.examine import Limits, examine_template
 from moestro.doctor.template.text_reports import look_at_text
+from moestro.engine.tokenizer import TemplateVerdict
 from moestro.errors import ModelError
 from moestro.findings import Finding, Severity
 from moestro.model import ModelSpec, read_model
 from moestro.model.completeness import look_at_files
-from moestro.model.gguf import read_gguf_header
-from moestro.model.source import FileSource
+from moestro.model.gguf import MAX_KEPT_TEXT_BYTES, read_gguf_header
+from moestro.model.hugging_face import NO_CONFIG
+from moestro.model.source import FileSource, unreadable
 from moestro.planning import Wishes
 from moestro.units import MIB
 from tests.doctor.setups import Setup
@@ -25,6 +28,7 @@ from tests.doctor.workshop import Workshop, model, planned, spec
 from tests.rewriting import Gguf
 from tests.shapes import PUBLISHED, q4_k_m, write_header, write_split
 from tests.shapes.families import qwen3moe
+from tests.shapes.hugging_face import write_safetensors
 from tests.tiny_models import CHATML, write_tiny
 
 HASTY = Limits(cpu_seconds=1)
@@ -35,6 +39,16 @@ REACHES_OUT = (
     "{% if 'warning' in x.__name__ %}{{ x()._module.__builtins__['open']('/etc/passwd') }}"
     "{% endif %}{% endfor %}" + CHATML
 )
+HIDDEN = (
+    "{% if messages | length > 50 %}{% set c = '_' * 2 %}"
+    "{{ cycler[c ~ 'init' ~ c][c ~ 'globals' ~ c].os.popen('id').read() }}{% endif %}" + CHATML
+)
+PRIVATE = "{% if messages | length > 50 %}{{ tools[0].function.__description }}{% endif %}" + CHATML
+CALLS_ITSELF = (
+    "{% macro f(x) %}{{ f(x) }}{% endmacro %}"
+    "{% if tools is defined and tools is iterable and not tools %}{{ f(1) }}{% endif %}" + CHATML
+)
+"""Only where there is an empty list of tools, as the engine gives it when it starts."""
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}" + CHATML
 BOMB = (
     "{% set ns = namespace(x='a' * 1048576) %}{% for i in range(99) %}"
@@ -110,9 +124,13 @@ def with_keys(name: str, **keys: Any) -> Callable[[Workshop], Case]:
     return change
 
 
-def with_template(template: str, limits: Limits = HASTY) -> Callable[[Workshop], Case]:
+def with_template(
+    template: str, engine: TemplateVerdict = "accepted", limits: Limits = HASTY
+) -> Callable[[Workshop], Case]:
+    """`engine` is what its parser would say."""
+
     def change(workshop: Workshop) -> Case:
-        report = examine_template(template, limits=limits)
+        report = replace(examine_template(template, limits=limits), engine=engine)
         return workshop.case(model=replace(model(), template=report))
 
     return change
@@ -148,8 +166,47 @@ def _web_page(workshop: Workshop) -> Case:
 
 
 def _no_config(workshop: Workshop) -> Case:
+    tensors = [("model.embed_tokens.weight", (16, 8), "BF16")]
+    write_safetensors(folder(workshop) / "model.safetensors", tensors)
+    return cannot_read(workshop, folder(workshop))
+
+
+def _empty_folder(workshop: Workshop) -> Case:
     (folder(workshop) / "readme.txt").write_text("weights follow")
     return cannot_read(workshop, folder(workshop))
+
+
+def _locked(workshop: Workshop) -> Case:
+    """As another user's file is refused; whoever runs this may be allowed to read everything."""
+    path = folder(workshop) / "model.gguf"
+    denied = unreadable(path, PermissionError(errno.EACCES, "Permission denied"))
+    return workshop.case(model=None, plan=None, model_error=denied)
+
+
+def _changing(workshop: Workshop) -> Case:
+    """Something still writes to the file while it is hashed."""
+    path = write_tiny("qwen3moe", folder(workshop))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder(workshop) / "SHA256SUMS").write_text(f"{digest}  {path.name}\n")
+    found, more = read_model(path), iter([b"more"])
+
+    def progress(done_bytes: int) -> None:
+        if done_bytes:
+            with path.open("ab") as file:
+                file.write(next(more, b""))
+
+    try:
+        look_at_files(found, hash_up_to_bytes=64 * MIB, progress=progress)
+    except ModelError as error:
+        changed = replace(model(), spec=found, paths=(path,), completeness=error)
+        return workshop.case(model=changed)
+    raise AssertionError("nobody noticed")
+
+
+def _template_too_large(workshop: Workshop) -> Case:
+    """Too large to be kept, with an attack at its end."""
+    template = "{# " + "x" * (MAX_KEPT_TEXT_BYTES + 1) + " #}" + REACHES_OUT
+    return with_keys("qwen3moe", chat_template=template)(workshop)
 
 
 def with_hole(source: Path, target: Path, hole_bytes: int) -> Path:
@@ -305,8 +362,12 @@ SETUPS: tuple[Setup, ...] = (
           _corrupt),
     Setup("not-a-model", "a web page under the model's name", "not-a-model", Severity.FAIL,
           _web_page),
-    Setup("no-config", "a folder without a config", "model-not-found", Severity.UNKNOWN,
-          _no_config),
+    Setup("no-config", "weights without their config", NO_CONFIG, Severity.UNKNOWN, _no_config),
+    Setup("no-model", "a folder without any weights", "model-not-found", Severity.FAIL,
+          _empty_folder),
+    Setup("model-locked", "a file that may not be read", "model-not-found", Severity.FAIL, _locked),
+    Setup("model-changing", "a file that grows while it is hashed", "model-files-unreadable",
+          Severity.FAIL, _changing),
     Setup("model-has-holes", "a MiB of an expert tensor never written", "model-has-holes",
           Severity.FAIL, _holes),
     Setup("model-modified", "one byte changed after SHA256SUMS was made", "model-modified",
@@ -329,12 +390,21 @@ SETUPS: tuple[Setup, ...] = (
           _no_template),
     Setup("template-attack", "a template that looks for Python's `open`", "chat-template-unsafe",
           Severity.FAIL, with_template(REACHES_OUT)),
+    Setup("template-hidden-attack", "an attack in pieces, for long conversations only",
+          "chat-template-unsafe", Severity.FAIL, with_template(HIDDEN)),
+    Setup("template-too-large", "an attack behind a comment of a MiB", "chat-template-too-large",
+          Severity.FAIL, _template_too_large),
+    Setup("template-private", "a template that looks for `__description`",
+          "chat-template-private-attribute", Severity.WARN, with_template(PRIVATE)),
+    Setup("template-crash", "a template that the engine's parser dies of",
+          "chat-template-runaway", Severity.FAIL,
+          with_keys("qwen3moe", chat_template=CALLS_ITSELF)),
     Setup("template-endless", "a template that counts for days", "chat-template-runaway",
           Severity.FAIL, with_template(ENDLESS)),
     Setup("template-bomb", "a template that doubles a text a hundred times",
           "chat-template-runaway", Severity.FAIL, with_template(BOMB)),
     Setup("template-broken", "a template without its last `endif`", "chat-template-broken",
-          Severity.FAIL, with_template(CHATML.removesuffix("{% endif %}"))),
+          Severity.FAIL, with_template(CHATML.removesuffix("{% endif %}"), "refused")),
     Setup("template-forgets", "a template that leaves out earlier answers", "chat-template-loses",
           Severity.FAIL, with_template(FORGETFUL)),
     Setup("template-loses-calls", "a template that leaves out tool calls", "chat-template-loses",

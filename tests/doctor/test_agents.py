@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
 
+from moestro.cli.soaking import ProcessorTimes, processor_times
 from moestro.doctor.agent_loop import LOOP, AgentLoop
 from moestro.doctor.checks import agent_step, plan_matches, re_prefill, soak
 from moestro.findings import Severity
 from moestro.planning import Estimate, Wishes
 from moestro.planning.plan_file import PlanFile
-from tests.doctor.setups_agents import SETUPS, STEADY, TIRED
+from moestro.units import GIB
+from tests.doctor.setups_agents import SETUPS, SILENT, STEADY, TIRED
 from tests.doctor.setups_agents import soak as soaked
-from tests.doctor.workshop import Workshop, planned
+from tests.doctor.workshop import Workshop, inventory, planned
 
 CHECKS = (agent_step.CHECK, plan_matches.CHECK, re_prefill.CHECK, soak.CHECK)
 
@@ -77,12 +80,88 @@ def test_noise_is_not_a_drop(workshop: Workshop) -> None:
     assert [finding.code for finding in found] == ["soak"]
 
 
-def test_what_others_took_is_not_heat(workshop: Workshop) -> None:
-    found = list(soak.CHECK.run(workshop.case(soak=soaked(TIRED, stolen=0.3))))
+@pytest.mark.parametrize("speeds", [TIRED, TIRED[::-1]])
+@pytest.mark.parametrize("taken", [{"stolen": 0.3}, {"others": 0.3}])
+def test_what_others_took_is_not_heat(
+    taken: dict[str, float], speeds: list[float], workshop: Workshop
+) -> None:
+    found = list(soak.CHECK.run(workshop.case(soak=soaked(speeds, **taken))))
     assert [finding.severity for finding in found] == [Severity.UNKNOWN]
+    assert found[0].code == "soak-disturbed"
     assert "30%" in (found[0].evidence or "")
+
+
+def test_a_little_of_others_is_no_excuse(workshop: Workshop) -> None:
+    found = list(soak.CHECK.run(workshop.case(soak=soaked(TIRED, others=0.02, stolen=0.01))))
+    assert [finding.code for finding in found] == ["slows-under-load"]
+    steady = list(soak.CHECK.run(workshop.case(soak=soaked(STEADY, others=0.5))))
+    assert [finding.code for finding in steady] == ["soak"]
+
+
+def test_a_rise_is_told(workshop: Workshop) -> None:
+    found = list(soak.CHECK.run(workshop.case(soak=soaked(TIRED[::-1]))))
+    assert [(finding.code, finding.severity) for finding in found] == [
+        ("soak-began-slow", Severity.INFO)
+    ]
+
+
+@pytest.mark.parametrize("speeds", [[0.0] * 18, SILENT])
+def test_silence_is_a_failure(speeds: list[float], workshop: Workshop) -> None:
+    found = list(soak.CHECK.run(workshop.case(soak=soaked(speeds, others=0.5))))
+    assert [(finding.code, finding.severity) for finding in found] == [
+        ("silent-under-load", Severity.FAIL)
+    ]
+
+
+def test_the_time_that_other_processes_had() -> None:
+    before = ProcessorTimes(whole=1000.0, busy=300.0, stolen=10.0, own=100.0)
+    after = ProcessorTimes(whole=1100.0, busy=380.0, stolen=15.0, own=150.0)
+    assert after.others_since(before) == pytest.approx(0.3)
+    assert after.stolen_since(before) == pytest.approx(0.05)
+    alone = replace(after, own=181.0)  # counted more finely than what all did
+    assert alone.others_since(before) == 0.0
+    for gone in (replace(after, own=None), replace(after, whole=1000.0)):
+        assert gone.others_since(before) is None
+    assert replace(after, stolen=None).stolen_since(before) is None
+
+
+def test_an_engine_that_has_ended_had_no_time_of_its_own() -> None:
+    assert processor_times(None).own is None
+    assert processor_times(os.getpid()).own is not None
 
 
 def test_a_short_soak_says_that_it_is(workshop: Workshop) -> None:
     found = list(soak.CHECK.run(workshop.case(soak=soaked(STEADY[:4]))))
     assert [finding.code for finding in found] == ["soak-too-short"]
+    assert "4 stretches" in (found[0].evidence or "")
+
+
+def test_a_few_mebibytes_make_no_other_machine(workshop: Workshop) -> None:
+    """Another kernel keeps a little more for itself; another container does not."""
+    file, here = PlanFile.of(planned()), inventory()
+    for share, code in ((1.01, "plan-matches"), (0.9, "plan-of-another-machine")):
+        memory = replace(here.memory, total_bytes=int(here.memory.total_bytes * share))
+        there = replace(file, hardware=replace(here, memory=memory))
+        found = list(plan_matches.CHECK.run(workshop.case(plan_file=there)))
+        assert [finding.code for finding in found] == [code]
+        assert found[0].evidence
+
+
+@pytest.mark.parametrize("gib", [[48], [24, 24]])
+def test_cards_of_one_name_may_differ(gib: list[int], workshop: Workshop) -> None:
+    file, here = PlanFile.of(planned()), inventory()
+    gpus = tuple(replace(here.gpus[0], memory_bytes=size * GIB) for size in gib)
+    there = replace(file, hardware=replace(here, gpus=gpus))
+    found = list(plan_matches.CHECK.run(workshop.case(plan_file=there)))
+    assert [finding.code for finding in found] == ["plan-of-another-machine"]
+    assert f"{gib[0]}.0 GiB" in (found[0].evidence or "")
+
+
+def test_gpus_that_the_engine_does_not_see_are_in_no_plan(workshop: Workshop) -> None:
+    """A build for processors on a machine with a GPU: the plan was made right here."""
+    plan = planned()
+    unseen = replace(plan, hardware=replace(plan.hardware, gpus=()))
+    case = workshop.case(
+        plan=unseen, plan_file=replace(PlanFile.of(plan), hardware=unseen.hardware)
+    )
+    assert [finding.code for finding in plan_matches.CHECK.run(case)] == ["plan-matches"]

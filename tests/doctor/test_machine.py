@@ -14,16 +14,19 @@ import pytest
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check
 from moestro.doctor.checks import disk as disk_check
+from moestro.doctor.checks import processes
 from moestro.doctor.checks.cpu_stolen import stolen_share
 from moestro.doctor.examine import examine
 from moestro.doctor.host import Host, this_host
 from moestro.doctor.virtual import is_virtual
 from moestro.engine.llama_cpp.facts import ILLEGAL_INSTRUCTION
+from moestro.engine.llama_cpp.version import EXPECTED_VERSION
 from moestro.errors import EngineStartFailed
 from moestro.findings import Finding, Severity
-from moestro.hardware import Bandwidth, Gpu, Link, this_inventory
+from moestro.hardware import Bandwidth, Disk, Gpu, Link, this_inventory
 from moestro.hardware.gpu_state import read_gpu_states
 from moestro.hardware.measure.reading import reading_rate
+from moestro.hardware.smbios import parse_udev
 from moestro.units import GIB, MIB
 from tests.doctor import workshop as healthy
 from tests.doctor.healthy_machine import CPUFREQ, policy, sensors
@@ -35,12 +38,16 @@ from tests.doctor.setups_machine import (
     cpu,
     engine,
     files,
+    full_nodes,
     gpus,
     large_model,
     memory,
     modules,
+    on_the_host,
+    quota,
     state,
     two_nodes,
+    with_threads,
     without_turbo,
 )
 from tests.doctor.workshop import Workshop
@@ -167,6 +174,17 @@ def test_several_cards_are_told_apart(workshop: Workshop) -> None:
     assert found.title == "GPU 1 (NVIDIA GeForce RTX 4090) runs on 4 of its 16 lanes"
 
 
+@pytest.mark.parametrize(("chassis", "severity"), [(3, Severity.WARN), (10, Severity.INFO)])
+def test_a_notebooks_lanes_are_soldered(
+    chassis: int, severity: Severity, workshop: Workshop
+) -> None:
+    workshop.write("sys/class/dmi/id/chassis_type", f"{chassis}\n")
+    case = workshop.with_gpu(link=Link(1, 8, 4, 16))
+    (found,) = (f for f in findings(case) if f.code == "pcie-width-reduced")
+    assert found.severity is severity
+    assert ("Put the card" in (found.fix or "")) == (chassis == 3)
+
+
 # GPUs and the engine
 
 
@@ -205,9 +223,83 @@ def test_a_native_gpu_build_keeps_its_gpu(workshop: Workshop) -> None:
     case = cpu(workshop, instruction_sets=("AVX", "F16C", "FMA", "AVX2", "BMI2", "AVX-VNNI"))
     (found,) = (f for f in findings(case) if f.code == "engine-below-cpu")
     assert found.fix is not None
-    assert "XLLAMACPP_BUILD_CUDA=1 pip install" in found.fix
+    # The command stands alone at the end, so that it can be copied.
+    command = found.fix.rpartition(": ")[2]
+    assert command.startswith("XLLAMACPP_BUILD_CUDA=1 pip install --force-reinstall --no-deps")
+    assert command.endswith(f"xllamacpp=={EXPECTED_VERSION}")
     metal = replace(case, engine=replace(healthy.engine(), build="metal"))
     assert codes(metal) == []
+
+
+def test_what_a_native_build_did_with_amx_is_said_first(workshop: Workshop) -> None:
+    sets = ("AVX", "F16C", "FMA", "AVX2", "BMI2", "AVX-512", "AMX-INT8")
+    (found,) = (f for f in findings(cpu(workshop, instruction_sets=sets)) if f.fix)
+    assert (found.fix or "").startswith("A native build of this release crashed with Q8_0 weights")
+
+
+def seen(
+    workshop: Workshop, build: str, gpus_seen: int, *found: Gpu, **of_states: Any
+) -> list[Finding]:
+    states = tuple(
+        state(index=n, vendor=gpu.vendor, name=gpu.name, **of_states) for n, gpu in enumerate(found)
+    )
+    case = replace(
+        gpus(*found)(workshop), gpu_states=states,
+        engine=replace(healthy.engine(), build=build, gpus=gpus_seen),
+    )  # fmt: skip
+    return [f for f in findings(case) if f.code.startswith(("engine-", "gpu-", "flash"))]
+
+
+RADEON = Gpu("amd", "AMD Radeon RX 7900 XTX", 24 * GIB, target="gfx1100", link=healthy.GPU_LINK)
+
+
+@pytest.mark.parametrize(
+    ("build", "found", "fix"),
+    [
+        ("cu128", (card(), card()), "nvidia-smi lists them"),
+        ("rocm-7.2.4", (RADEON, RADEON), "groups render and video"),
+        ("vulkan", (card(), RADEON), "rocminfo"),
+    ],
+)
+@pytest.mark.parametrize(("gpus_seen", "code"), [(0, "engine-without-gpu"), (1, "engine-sees-")])
+def test_the_right_build_is_not_installed_again(
+    gpus_seen: int, code: str, build: str, found: tuple[Gpu, ...], fix: str, workshop: Workshop
+) -> None:
+    (told,) = (f for f in seen(workshop, build, gpus_seen, *found) if f.code.startswith(code))
+    assert told.severity is Severity.WARN
+    assert fix in (told.fix or "")
+    assert "make" not in (told.fix or "")
+
+
+@pytest.mark.parametrize(("build", "found"), [("cpu", card()), ("cu128", RADEON)])
+def test_the_wrong_build_is_told_how_to_change_it(
+    build: str, found: Gpu, workshop: Workshop
+) -> None:
+    (told,) = (f for f in seen(workshop, build, 0, found) if f.code == "engine-without-gpu")
+    assert "make clean up" in (told.fix or "")
+    # Who installed with pip has no Makefile.
+    assert "python -m moestro.engine.llama_cpp.builds --json" in (told.fix or "")
+    assert "pip install --force-reinstall" in (told.fix or "")
+
+
+def test_a_build_leaves_the_cards_of_another_vendor_alone(workshop: Workshop) -> None:
+    told = [f for f in seen(workshop, "cu128", 1, card(), RADEON) if f.severity is not Severity.OK]
+    assert [(f.code, f.severity) for f in told] == [("gpu-of-another-vendor", Severity.INFO)]
+    assert "Radeon" in told[0].title
+    assert "4090" not in told[0].title
+
+
+def test_a_divided_card_is_no_missing_card(workshop: Workshop) -> None:
+    h100 = card(name="NVIDIA H100 80GB HBM3", capability=(9, 0))
+    two = (h100, h100)
+    told = [
+        f for f in seen(workshop, "cu128", 1, *two, divided=True) if f.severity is not Severity.OK
+    ]
+    assert [(f.code, f.severity) for f in told] == [("engine-sees-a-slice", Severity.INFO)]
+    (none,) = (f for f in seen(workshop, "cu128", 0, *two, divided=True)
+               if f.code == "engine-without-gpu")  # fmt: skip
+    assert "nvidia-smi -L" in (none.fix or "")
+    assert "make" not in (none.fix or "")
 
 
 def test_a_processor_that_tells_nothing_lacks_nothing(workshop: Workshop) -> None:
@@ -272,7 +364,64 @@ def test_who_may_not_read_the_table_is_told_so(
     case = memory(workshop, bandwidth=None, channels=None, kind=None)
     (found,) = (f for f in findings(case) if f.severity in TROUBLE)
     assert found.fix is not None
-    assert "sudo dmidecode" in found.fix
+    assert found.fix.startswith("The table of the modules is for root: sudo ")
+    assert " doctor" in found.fix
+
+
+UDEV = """\
+I:2103418
+E:MEMORY_ARRAY_LOCATION=System Board Or Motherboard
+E:MEMORY_ARRAY_NUM_DEVICES=2
+E:MEMORY_DEVICE_0_SIZE=17179869184
+E:MEMORY_DEVICE_0_LOCATOR=DIMM 0
+E:MEMORY_DEVICE_0_BANK_LOCATOR=P0 CHANNEL A
+E:MEMORY_DEVICE_0_TYPE=DDR4
+E:MEMORY_DEVICE_0_SPEED_MTS=3200
+E:MEMORY_DEVICE_0_CONFIGURED_SPEED_MTS=3200
+E:MEMORY_DEVICE_1_SIZE=17179869184
+E:MEMORY_DEVICE_1_LOCATOR=DIMM 0
+E:MEMORY_DEVICE_1_BANK_LOCATOR=P0 CHANNEL B
+E:MEMORY_DEVICE_1_TYPE=DDR4
+E:MEMORY_DEVICE_1_SPEED_MTS=3200
+E:MEMORY_DEVICE_1_CONFIGURED_SPEED_MTS=3200
+V:1
+"""
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "trouble"), [(38, []), (None, []), (20, ["memory-bandwidth-low"])]
+)
+def test_what_udev_keeps_for_everybody(
+    gigabytes: int | None, trouble: list[str], workshop: Workshop
+) -> None:
+    """Two channels of DDR4-3200 give 51.2 GB/s, as one of DDR5 may: the figure alone tells
+    nothing."""
+    workshop.write("run/udev/data/+dmi:id", UDEV)
+    rate = None if gigabytes is None else Bandwidth(gigabytes * 1e9, "measured")
+    assert codes(memory(workshop, bandwidth=rate, channels=None, kind=None)) == trouble
+    empty = UDEV.replace("1_SIZE=17179869184", "1_PRESENT=0")
+    workshop.write("run/udev/data/+dmi:id", empty)
+    assert "single-channel-memory" in codes(
+        memory(workshop, bandwidth=rate, channels=None, kind=None)
+    )
+
+
+def test_udevs_copy_in_the_kinds_that_it_has() -> None:
+    strange = UDEV.replace("DDR4", "<OUT OF SPEC>").replace("P0 CHANNEL A", "Not Specified")
+    flash = "E:MEMORY_DEVICE_2_SIZE=8388608\nE:MEMORY_DEVICE_2_TYPE=Flash\n"
+    slots = parse_udev(strange + flash).slots
+    assert [(slot.kind, slot.bank) for slot in slots] == [(None, ""), (None, "P0 CHANNEL B")]
+    assert parse_udev("E:MEMORY_DEVICE_0_SIZE=" + "9" * 40).slots[0].size_bytes is None
+    assert parse_udev("").slots == ()
+
+
+def test_more_than_one_channel_of_a_known_kind_gives(workshop: Workshop) -> None:
+    rate = Bandwidth(30e9, "measured")
+    case = memory(workshop, bandwidth=rate, channels=None, kind="DDR4-3200")
+    assert codes(case) == []
+    slower = replace(rate, bytes_per_second=24e9)
+    case = memory(workshop, bandwidth=slower, channels=None, kind="DDR4-3200")
+    assert codes(case) == ["memory-channels-unknown"]
 
 
 def test_a_share_of_the_cores_does_not_fill_the_channels(workshop: Workshop) -> None:
@@ -297,14 +446,73 @@ def test_two_nodes_that_are_well(workshop: Workshop) -> None:
     assert codes(two_nodes(workshop)) == []
 
 
+MOVES = {"proc/sys/kernel/numa_balancing": "1\n", "proc/sys/vm/zone_reclaim_mode": "1\n"}
+
+
+def test_the_kernels_default_is_no_matter_to_a_model_on_the_gpu(workshop: Workshop) -> None:
+    case = two_nodes(workshop, **MOVES)
+    assert codes(case) == []
+    (told,) = (f for f in findings(case) if f.code == "numa")
+    assert "numa_balancing is 1" in (told.evidence or "")
+    nobody_knows = replace(case, plan=None)
+    assert codes(nobody_knows, Severity.INFO) == ["numa-balancing-on", "numa-zone-reclaim"]
+    assert codes(nobody_knows, *TROUBLE) == []
+
+
+def test_a_small_part_of_a_large_model_is_no_matter_either(workshop: Workshop) -> None:
+    plan = on_the_host()
+    assert codes(two_nodes(workshop, plan, **MOVES), Severity.WARN)
+    first, *others = plan.model.tensors
+    tensors = (replace(first, size_bytes=60 * GIB), *others)
+    large = replace(plan, model=replace(plan.model, tensors=tensors))
+    assert large.model.tensor_bytes > 60 * GIB
+    assert codes(two_nodes(workshop, large, **MOVES)) == []
+
+
+def test_memory_of_cards_is_no_room(workshop: Workshop) -> None:
+    """A node without processors: a GPU's memory, or an expander's."""
+    case = full_nodes(workshop)
+    node = (workshop.root / "sys/devices/system/node/node0/meminfo").read_text()
+    large = node.replace("Node 0", "Node 2").replace("32768 kB", "94371840 kB")
+    workshop.write("sys/devices/system/node/node2/meminfo", large)
+    workshop.write("sys/devices/system/node/node0/cpulist", "0-15\n")
+    workshop.write("sys/devices/system/node/node2/cpulist", "\n")
+    assert codes(case) == ["numa-split"]
+    workshop.write("sys/devices/system/node/node2/cpulist", "16-31\n")
+    assert codes(case) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scaling_driver": "acpi-cpufreq", "scaling_governor": "conservative"},
+        {"energy_performance_preference": "balance_power"},
+        {"scaling_governor": "userspace", "scaling_setspeed": "<unsupported>"},
+    ],
+)
+def test_a_processor_that_hesitates(changes: dict[str, str], workshop: Workshop) -> None:
+    case = files(policy(0, **changes))(workshop)
+    assert codes(case) == ["cpu-hesitates"]
+    assert codes(case, *TROUBLE) == []
+
+
+def test_a_speed_that_a_program_set_high(workshop: Workshop) -> None:
+    own = {"scaling_governor": "userspace", "scaling_setspeed": "5881000"}
+    assert codes(files(policy(0, **own))(workshop)) == []
+
+
 def test_powersave_is_the_ordinary_governor_of_active_drivers(workshop: Workshop) -> None:
     assert codes(files(policy(0, scaling_driver="intel_pstate"))(workshop)) == []
 
 
 def test_a_turbo_that_is_off_matters_less_where_gpus_compute(workshop: Workshop) -> None:
     without_turbo(workshop)
+    workshop.write(f"{CPUFREQ}/policy0/base_frequency", "4500000\n")
     assert codes(workshop.case()) == ["cpu-turbo-off"]
     assert codes(workshop.case(), *TROUBLE) == []
+    (told,) = (f for f in findings(workshop.case()) if f.code == "cpu-turbo-off")
+    assert (told.evidence or "").startswith("boost is 0: it never runs above its base frequency of")
+    assert "4.50 GHz" in (told.evidence or "")
 
 
 def test_intels_turbo_is_named_once(workshop: Workshop) -> None:
@@ -362,6 +570,28 @@ def test_loads(load: str, severities: list[Severity], workshop: Workshop) -> Non
     assert [f.severity for f in findings(case) if f.code == "host-busy"] == severities
 
 
+@pytest.mark.parametrize(("load", "threads"), [("10.50", 5), ("17.00", 8), ("90.00", 8)])
+def test_what_is_left_of_a_busy_processor(load: str, threads: int, workshop: Workshop) -> None:
+    case = files({"proc/loadavg": f"{load} {load} {load} 1/100 1000\n"})(workshop)
+    (told,) = (f for f in findings(case) if f.code == "host-busy")
+    assert (told.fix or "").endswith(f"moestro up MODEL --threads {threads}")
+
+
+def test_fewer_threads_than_the_quota_has(workshop: Workshop) -> None:
+    (told,) = (f for f in findings(quota(workshop)) if f.code == "cpu-quota-throttles")
+    assert (told.fix or "").endswith("moestro up MODEL --threads 15")
+
+
+def test_an_absurd_plan_is_refused_once(workshop: Workshop) -> None:
+    case = workshop.case(plan=with_threads(100_000))
+    assert codes(case, Severity.FAIL) == ["too-many-threads"]
+    assert list(processes.CHECK.run(case)) == []
+    most = workshop.case(plan=with_threads(512))
+    assert codes(most) == ["too-many-threads"]
+    assert codes(most, Severity.FAIL) == []
+    assert list(processes.CHECK.run(most))
+
+
 @pytest.mark.parametrize(
     ("cpuinfo", "vendor", "virtual"),
     [
@@ -411,6 +641,29 @@ def test_a_power_limit_that_someone_chose_is_worth_knowing(workshop: Workshop) -
     case = workshop.with_gpu(power_limit_watts=350.0)
     assert codes(case) == ["gpu-power-limited"]
     assert codes(case, *TROUBLE) == []
+    (told,) = (f for f in findings(case) if f.code == "gpu-power-limited")
+    assert (told.fix or "").endswith("sudo nvidia-smi -i 0000:01:00.0 -pl 450")
+
+
+def test_a_radeon_takes_its_limit_back_where_it_is(workshop: Workshop) -> None:
+    slot = "0000:05:00.0"
+    capped = state(vendor="amd", name=RADEON.name, bus_id=slot, power_limit_watts=300.0)
+    case = gpus(RADEON, state=capped, build="rocm-7.2.4")(workshop)
+    (told,) = (f for f in findings(case) if f.code == "gpu-power-limited")
+    folder = f"/sys/bus/pci/devices/{slot}/hwmon/hwmon*"
+    command = f"cat {folder}/power1_cap_default | sudo tee {folder}/power1_cap"
+    assert (told.fix or "").endswith(command)
+
+
+def test_only_the_card_that_is_meant_is_reset(workshop: Workshop) -> None:
+    (told,) = (f for f in findings(workshop.with_gpu(remap_pending=True))
+               if f.code == "gpu-remap-pending")  # fmt: skip
+    assert (told.fix or "").endswith("sudo nvidia-smi -i 0000:01:00.0 -r")
+
+
+def test_sound_memory_says_what_was_counted(workshop: Workshop) -> None:
+    (told,) = (f for f in findings(workshop.case()) if f.code == "gpu-errors")
+    assert (told.evidence or "").startswith("0 errors")
 
 
 def test_no_driver_tells_of_the_gpus(workshop: Workshop) -> None:
@@ -424,6 +677,74 @@ def test_cards_without_error_correction_are_not_asked_for_errors(workshop: Works
 
 
 # Disks
+
+
+def home_on(workshop: Workshop, *mounts: str) -> None:
+    """What is mounted where; `5:1` is the file system of the home folder."""
+    workshop.write("proc/self/mountinfo", "".join(
+        f"{30 + number} 28 {mount}\n" for number, mount in enumerate(mounts)
+    ))  # fmt: skip
+
+
+@pytest.fixture
+def ada(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MOESTRO_DATA", "MOESTRO_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", "/home/ada/.cache/huggingface/hub")
+    monkeypatch.setenv("HOME", "/home/ada")
+
+
+ROOT = "259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw"
+HOME = "5:1 / /home rw,relatime shared:3 - ext4 /dev/sda1 rw"
+
+
+def disks(workshop: Workshop, *found: tuple[str, int]) -> Case:
+    return workshop.case(inventory=replace(
+        healthy.inventory(), disks=tuple(Disk("d", mount, None, mib * MIB) for mount, mib in found)
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("here", "severities"),
+    [
+        ("0:77 / /mnt/here rw,relatime - tmpfs tmpfs rw", [Severity.INFO]),
+        ("0:77 / /mnt/here ro,relatime - tmpfs tmpfs rw", []),
+        ("7:1 / /mnt/here rw,nosuid - squashfs /dev/loop1 ro,errors=continue", []),
+    ],
+)
+def test_a_small_folder_that_one_stands_in(
+    here: str, severities: list[Severity], workshop: Workshop, ada: None
+) -> None:
+    home_on(workshop, ROOT, HOME, here)
+    case = disks(workshop, ("/home", 90_000), ("/mnt/here", 0))
+    assert [f.severity for f in findings(case) if f.code == "disk-nearly-full"] == severities
+
+
+@pytest.mark.parametrize("variable", ["MOESTRO_DATA", "MOESTRO_CACHE", "HF_HUB_CACHE"])
+def test_what_is_written_to_must_have_room(
+    variable: str, workshop: Workshop, ada: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home_on(workshop, ROOT, HOME, r"0:77 / /mnt/my\040disk rw - tmpfs tmpfs rw")
+    monkeypatch.setenv(variable, "/mnt/my disk/moestro")
+    case = disks(workshop, ("/home", 90_000), ("/mnt/my disk", 150))
+    (told,) = (f for f in findings(case) if f.code == "disk-nearly-full")
+    assert told.severity is Severity.FAIL
+    assert "/mnt/my disk/moestro" in (told.evidence or "")
+
+
+def test_one_file_system_that_is_mounted_twice(workshop: Workshop, ada: None) -> None:
+    home_on(workshop, ROOT, "259:2 /home /home rw,relatime - ext4 /dev/nvme0n1p2 rw")
+    (told,) = (f for f in findings(disks(workshop, ("/", 150))) if f.code == "disk-nearly-full")
+    assert told.severity is Severity.FAIL
+    assert "/home/ada" in (told.evidence or "")
+
+
+def test_without_mounts_the_first_disk_is_the_homes(workshop: Workshop, ada: None) -> None:
+    workshop.remove("proc/self/mountinfo")
+    for order, severity in ((("/home", "/mnt"), Severity.FAIL), (("/mnt", "/home"), Severity.INFO)):
+        case = disks(workshop, *((mount, 150 if mount == "/home" else 90_000) for mount in order))
+        told = [f.severity for f in findings(case) if f.code == "disk-nearly-full"]
+        assert told == [severity]
 
 
 def test_a_large_model_on_a_fast_disk(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

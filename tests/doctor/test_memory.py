@@ -262,6 +262,28 @@ def test_a_container_pages_weights_before_it_is_ended(workshop: Workshop) -> Non
     assert "read from disk" in found.title
 
 
+def test_a_margin_that_a_container_lacks_is_not_paging(workshop: Workshop) -> None:
+    need = HostNeed.of(planned())
+    for room, code in (
+        (need.total_bytes, "container-memory"),
+        (need.total_bytes - 1, "container-tight"),
+        (need.total_bytes - need.margin_bytes, "container-tight"),
+        (need.total_bytes - need.margin_bytes - 1, "container-too-small"),
+    ):
+        workshop.write("proc/self/cgroup", "0::/\n")
+        workshop.write("sys/fs/cgroup/memory.max", f"{room + 4096}\n")
+        workshop.write("sys/fs/cgroup/memory.current", "4096\n")
+        found = only(workshop.case(), container_memory.CHECK)
+        assert found.code == code
+    assert found.severity is Severity.FAIL
+
+
+def test_no_limit_says_what_was_looked_at(workshop: Workshop) -> None:
+    found = only(workshop.case(), container_memory.CHECK)
+    assert (found.code, found.severity) == ("container-memory", Severity.OK)
+    assert "/user.slice/user-1000.slice/session-2.scope" in (found.evidence or "")
+
+
 def test_locking_matters_only_where_memory_is_short(workshop: Workshop) -> None:
     low = workshop.limited(memlock=64 * KIB)
     roomy = workshop.case(host=low, plan=with_lines(host_weights(20 * GIB)))
@@ -315,6 +337,7 @@ def test_a_pool_of_huge_pages_without_sysfs(workshop: Workshop) -> None:
     found = only(workshop.case(), huge_pages.CHECK)
     assert found.code == "huge-pages-reserved"
     assert "8.00 GiB" in (found.evidence or "")
+    assert "sudo sysctl -w vm.nr_hugepages=0" in (found.fix or "")
     used = meminfo(HugePages_Total=4096, HugePages_Free=4096, HugePages_Rsvd=4096)
     workshop.write("proc/meminfo", used)  # promised to a program that has not touched them yet
     assert only(workshop.case(), huge_pages.CHECK).severity is Severity.OK
@@ -325,6 +348,19 @@ def test_huge_pages_are_worth_a_word_only_to_much_memory(workshop: Workshop) -> 
     assert only(workshop.case(), huge_pages.CHECK).severity is Severity.OK
     found = only(workshop.case(plan=with_lines(host_cache(6 * GIB))), huge_pages.CHECK)
     assert (found.code, found.severity) == ("huge-pages-off", Severity.INFO)
+    assert (found.fix or "").endswith(
+        "echo always | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
+    )
+
+
+def test_each_pool_is_given_back_where_it_is(workshop: Workshop) -> None:
+    """The switch of sysctl is for pages of the default size alone."""
+    folder = "sys/kernel/mm/hugepages/hugepages-1048576kB"
+    workshop.write(f"{folder}/nr_hugepages", "16\n")
+    workshop.write(f"{folder}/free_hugepages", "16\n")
+    found = only(workshop.case(), huge_pages.CHECK)
+    assert found.code == "huge-pages-reserved"
+    assert (found.fix or "").endswith(f": echo 0 | sudo tee /{folder}/nr_hugepages")
 
 
 def test_checkpoints_of_unknown_size_have_no_bound(workshop: Workshop) -> None:
@@ -407,9 +443,36 @@ def test_what_this_process_started_is_not_another_engine(workshop: Workshop) -> 
     for path, text in healthy_memory.process(50002, worker, parent=1).items():
         workshop.write(path, text)
     found = only(workshop.case(), other_engines.CHECK)
-    assert (found.code, found.severity) == ("other-engine-running", Severity.INFO)
+    assert (found.code, found.severity) == ("moestro-running", Severity.INFO)
     assert "50002" in (found.evidence or "")
     assert "50001" not in (found.evidence or "")
+    assert "Stop" not in (found.fix or "")
+    for path, text in healthy_memory.process(7301, "ollama serve", own_kb=12 << 20).items():
+        workshop.write(path, text)
+    both = list(other_engines.CHECK.run(workshop.case()))
+    assert [f.code for f in both] == ["moestro-running", "other-engine-running"]
+    assert "moestro" not in (both[1].evidence or "")
+
+
+def test_of_very_many_processes_some_are_looked_at_and_it_is_said(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(other_engines, "_MOST_PROCESSES", 3)
+    read: list[str] = []
+    plain = Host.data
+    monkeypatch.setattr(Host, "data", lambda self, path: (read.append(path), plain(self, path))[1])
+    for number in range(50001, 50010):
+        for path, text in healthy_memory.process(number, "bash").items():
+            workshop.write(path, text)
+    found = only(workshop.case(), other_engines.CHECK)
+    count = len(list((workshop.root / "proc").glob("[0-9]*")))
+    assert f"only 3 of {count} processes" in (found.evidence or "")
+    assert sum(path.endswith("/cmdline") for path in read) == 3
+    for path, text in healthy_memory.process(50009, "ollama serve").items():
+        workshop.write(path, text)
+    found = only(workshop.case(), other_engines.CHECK)
+    assert (found.code, found.severity) == ("other-engine-running", Severity.INFO)
+    assert "only 3 of" in (found.evidence or "")
 
 
 def test_a_bounded_llama_server_is_worth_a_word(workshop: Workshop) -> None:

@@ -14,6 +14,7 @@ from moestro.doctor.check import Check
 from moestro.doctor.checks import (
     complete,
     context_length,
+    readable,
     router_precision,
     template_right,
     template_safe,
@@ -23,15 +24,16 @@ from moestro.doctor.checks import low_bit as low_bit_check
 from moestro.doctor.examine import examine
 from moestro.doctor.template.conversations import TOOL_NAME, TOOL_PARAMETER
 from moestro.doctor.template.report import Rendering
+from moestro.doctor.template.stopper import Stopper
 from moestro.doctor.template.text_reports import look_at_text
 from moestro.engine.tokenizer import AnswerEnd, RoundTrip
-from moestro.errors import EngineStartFailed, MoestroError
+from moestro.errors import EngineStartFailed, ModelError, MoestroError
 from moestro.findings import Finding, Severity
 from moestro.model import read_model
 from moestro.model.completeness import Completeness, FileState, look_at_files
 from moestro.model.spec import RopeScaling
 from tests.doctor.model_checks import MODEL
-from tests.doctor.setups_model import low_bit, rewritten
+from tests.doctor.setups_model import SETUPS, low_bit, rewritten
 from tests.doctor.workshop import Workshop, planned, template_report, tokenizer_report
 from tests.doctor.workshop import model as workshop_model
 from tests.model.test_hugging_face import folder_of
@@ -128,6 +130,85 @@ def test_what_is_known_of_files(
     assert [(finding.code, str(finding.severity)) for finding in found] == expected
 
 
+def test_a_look_at_files_that_failed_is_a_finding(workshop: Workshop) -> None:
+    error = ModelError("part 2 could not be read: input/output error.", hint="Check the disk.")
+    changed = replace(workshop_model(), completeness=error)
+    (found,) = complete.CHECK.run(workshop.case(model=changed))
+    assert (found.code, found.severity) == ("model-files-unreadable", Severity.FAIL)
+    assert (found.evidence, found.fix) == (error.sentence, error.hint)
+
+
+@pytest.mark.parametrize("name", ["no-model", "model-locked"])
+def test_a_model_that_cannot_be_had_says_so(name: str, workshop: Workshop) -> None:
+    (setup,) = (setup for setup in SETUPS if setup.name == name)
+    (found,) = readable.CHECK.run(setup.change(workshop))
+    assert found.title == "The model cannot be read"
+    assert found.fix
+
+
+def test_a_template_too_large_is_there_and_not_looked_at(workshop: Workshop) -> None:
+    (setup,) = (setup for setup in SETUPS if setup.name == "template-too-large")
+    case = setup.change(workshop)
+    assert case.model is not None
+    assert case.model.spec.chat_template is None
+    found = [f for f in findings(case) if f.code.startswith(("chat-template", "template"))]
+    assert [f.code for f in found] == ["chat-template-too-large"]
+    assert "1.00 MiB" in (found[0].evidence or "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"engine": "crashed"}, [("chat-template-runaway", "fail")]),
+        ({"engine": "endless"}, [("chat-template-runaway", "fail")]),
+        ({"private": "reads the attribute __x in line 1"},
+         [("chat-template-private-attribute", "warn")]),
+        ({"engine": None}, [("template-safe", "ok")]),  # template-right says so
+        ({}, [("template-safe", "ok")]),
+    ],
+)  # fmt: skip
+def test_how_safe_a_template_is(
+    changes: dict[str, Any], expected: list[tuple[str, str]], workshop: Workshop
+) -> None:
+    report = replace(template_report(), **changes)
+    assert text_of(workshop, template_safe.CHECK, report) == expected
+
+
+def test_ok_promises_no_more_than_was_seen(workshop: Workshop) -> None:
+    report = replace(template_report(), unclear="looks up a name in line 3")
+    changed = replace(workshop_model(), template=report)
+    (found,) = template_safe.CHECK.run(workshop.case(model=changed))
+    assert found.severity is Severity.OK
+    assert found.evidence == (
+        "rendered in a sandbox, in a process with limits; it looks up a name in line 3, so that "
+        "only what was tried is known"
+    )
+
+
+def test_the_engine_is_not_missed_where_it_cannot_be_asked(workshop: Workshop) -> None:
+    changed = replace(workshop_model(), template=replace(template_report(), engine=None))
+    case = workshop.case(model=changed)
+    elsewhere = replace(case, host=workshop.host(system="Darwin"))
+    assert [f.code for f in template_right.CHECK.run(elsewhere)] == ["template-right"]
+    far = replace(case, model=replace(changed, tokenizer=None))
+    assert [f.code for f in template_right.CHECK.run(far)] == ["template-right"]
+
+
+def test_tokens_are_shown_without_what_steers_a_terminal(workshop: Workshop) -> None:
+    ends = ("<\x1b[2J>", "\u202e")
+    changed = replace(workshop_model(), tokenizer=replace(tokenizer_report(), ends=ends))
+    (found,) = tokenizer.CHECK.run(workshop.case(model=changed))
+    assert (found.evidence or "").isprintable()
+
+
+def test_a_look_at_text_can_be_stopped() -> None:
+    stopper = Stopper()
+    stopper.stop()
+    seen = look_at_text(read_model(model_path()), stopper)
+    assert isinstance(seen.tokenizer, EngineStartFailed)
+    assert isinstance(seen.template, MoestroError)
+
+
 def text_of(
     workshop: Workshop, check: Check, template: Any = None, tokenizer: Any = None
 ) -> list[tuple[str, str]]:
@@ -153,8 +234,8 @@ LOSES_RESULT = Rendering("tools", "rendered", "x", lost=("the tool's result",))
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"renderings": renderings(plain=BROKEN), "engine_accepts": None},
-         [("chat-template-broken", "fail")]),
+        ({"renderings": renderings(plain=BROKEN), "engine": "refused"},
+         [("engine-refuses-template", "fail"), ("chat-template-broken", "fail")]),
         ({"renderings": renderings(plain=BROKEN)}, [("chat-template-broken", "warn")]),
         ({"renderings": renderings(system=NO_SYSTEM)},
          [("chat-template-no-system", "info"), ("template-right", "ok")]),
@@ -168,8 +249,10 @@ LOSES_RESULT = Rendering("tools", "rendered", "x", lost=("the tool's result",))
         ({"changes_data": True},
          [("chat-template-not-portable", "info"), ("template-right", "ok")]),
         ({"opens_answer": False}, [("chat-template-opens-no-answer", "warn")]),
-        ({"opens_answer": None, "keeps_prefix": None, "engine_accepts": None},
-         [("template-right", "ok")]),
+        ({"opens_answer": None, "keeps_prefix": None}, [("template-right", "ok")]),
+        ({"engine": "refused"}, [("engine-refuses-template", "fail")]),
+        ({"engine": "crashed"}, []),  # template-safe says so
+        ({"engine": None}, [("engine-not-asked-about-template", "unknown")]),
     ],
 )  # fmt: skip
 def test_how_bad_a_template_is(

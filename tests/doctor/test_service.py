@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from moestro.doctor import listening as listening_room
 from moestro.doctor.case import Address, Case
 from moestro.doctor.check import Check
 from moestro.doctor.checks import (
@@ -20,11 +27,20 @@ from moestro.doctor.checks import (
     restart_policy,
 )
 from moestro.doctor.checks.restart_policy import restart_of
+from moestro.doctor.listening import served_model
+from moestro.engine import EngineRequest
 from moestro.findings import Finding, Severity
+from moestro.gateway.served_model import ServedModel
 from moestro.units import GIB
 from tests.doctor.setups_memory import SERVICE as UNIT
-from tests.doctor.setups_memory import host_cache, host_weights, in_service, with_lines
-from tests.doctor.workshop import Workshop
+from tests.doctor.setups_memory import (
+    host_cache,
+    host_weights,
+    in_a_container,
+    in_service,
+    with_lines,
+)
+from tests.doctor.workshop import Workshop, planned
 
 
 def only(case: Case, check: Check) -> Finding:
@@ -51,6 +67,89 @@ def test_who_can_reach_it(host: str, keys: bool, severity: Severity, workshop: W
     found = only(workshop.case(address=Address(host, 0, keys)), address.CHECK)
     assert found.severity is severity
     assert found.code == ("open-without-key" if severity is Severity.FAIL else "address")
+
+
+def test_in_a_container_the_address_has_to_be_open(workshop: Workshop) -> None:
+    open_to_all = Address("0.0.0.0", 8642)
+    host = workshop.host(environment={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    pod = only(workshop.case(host=host, address=open_to_all), address.CHECK)
+    assert (pod.code, pod.severity) == ("open-without-key", Severity.WARN)
+    assert "NetworkPolicy" in (pod.fix or "")
+    inside = only(in_a_container(workshop, address=open_to_all), address.CHECK)
+    assert (inside.code, inside.severity) == ("open-without-key", Severity.WARN)
+    assert "-p 127.0.0.1:8642:8642" in (inside.fix or "")
+    keyed = replace(open_to_all, keys=True)
+    assert only(in_a_container(workshop, address=keyed), address.CHECK).severity is Severity.OK
+
+
+@contextmanager
+def listening(answer: bytes | None, status: int = 200) -> Iterator[int]:
+    """A port where something answers every GET so, or accepts and says nothing."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.send_header("content-length", str(len(answer or b"")))
+            self.end_headers()
+            self.wfile.write(answer or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    if answer is None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            yield silent.getsockname()[1]
+        return
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked == ["/v1/models"]
+
+
+def models(owner: str) -> bytes:
+    """As the gateway lists the model that it serves."""
+    request = EngineRequest(Path("qwen.gguf"), "qwen", planned().settings, None)
+    served = {**ServedModel.of(request).to_json(), "owned_by": owner}
+    return json.dumps({"object": "list", "data": [served]}).encode()
+
+
+def test_a_moestro_that_serves_is_no_fault(workshop: Workshop) -> None:
+    assert ServedModel.of(
+        EngineRequest(Path("qwen.gguf"), "qwen", planned().settings, None)
+    ).to_json()["owned_by"] == "moestro"  # fmt: skip
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with listening(models("moestro")) as taken:
+            found = only(workshop.case(address=Address(host, taken)), port.CHECK)
+        assert (found.code, found.severity) == ("already-serving", Severity.INFO)
+        assert "qwen" in (found.evidence or "")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [models("llamacpp"), b"", b"[]", b"[" * 5000, b'{"data": []}', b'{"data": [7]}', b"\xff", None],
+)
+def test_anything_else_on_the_port_is_another_program(
+    answer: bytes | None, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening_room, "_ASK_SECONDS", 0.5 if answer is not None else 0.05)
+    with listening(answer) as taken:
+        found = only(workshop.case(address=Address("127.0.0.1", taken)), port.CHECK)
+    assert (found.code, found.severity) == ("port-taken", Severity.FAIL)
+
+
+def test_other_machines_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening_room, "HTTPConnection", lambda *_, **__: pytest.fail("asked"))
+    for host, family in (("192.0.2.7", socket.AF_INET), ("2001:db8::7", socket.AF_INET6)):
+        assert served_model((family, (host, 8642))) is None
 
 
 @pytest.mark.parametrize("host", ["no such name", "256.0.0.1.", "x" * 300, "a\0b", "\ud800"])
@@ -116,13 +215,33 @@ def test_the_system_has_the_last_word(workshop: Workshop, monkeypatch: pytest.Mo
         (4000, "0.0.0.0", Severity.WARN),
         (4000, "127.0.0.1", Severity.INFO),
         (1024, "127.0.0.1", Severity.INFO),
-        (512, "127.0.0.1", Severity.WARN),
+        (512, "127.0.0.1", Severity.INFO),
+        (512, "0.0.0.0", Severity.WARN),
         (255, "127.0.0.1", Severity.FAIL),
     ],
 )
 def test_descriptors(soft: int | None, host: str, severity: Severity, workshop: Workshop) -> None:
     case = workshop.case(host=workshop.limited(nofile=soft), address=Address(host, 0, keys=True))
     assert only(case, file_descriptors.CHECK).severity is severity
+
+
+def test_a_macs_usual_limit_is_worth_a_word(workshop: Workshop) -> None:
+    host = workshop.host(system="Darwin", limits={"nofile": (256, None)})
+    found = only(workshop.case(host=host), file_descriptors.CHECK)
+    assert (found.code, found.severity) == ("too-few-descriptors", Severity.INFO)
+    assert found.fix == "Raise the limit: ulimit -n 65536 where it is started."
+    for hard in (None, 256):
+        host = workshop.host(system="Darwin", limits={"nofile": (256, hard)})
+        fix = only(workshop.case(host=host), file_descriptors.CHECK).fix or ""
+        assert "systemd" not in fix
+        assert "/etc/security" not in fix
+
+
+def test_too_few_for_the_streams_says_how_many_are_needed(workshop: Workshop) -> None:
+    found = only(workshop.case(host=workshop.limited(nofile=64)), file_descriptors.CHECK)
+    assert found.severity is Severity.FAIL
+    assert "room for 0" not in (found.evidence or "")
+    assert "are needed for" in (found.evidence or "")
 
 
 def test_the_fix_goes_no_further_than_the_hard_limit(workshop: Workshop) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from scripts.doctor_page import PAGE, render
 
+from moestro.doctor.check import Check
 from moestro.doctor.checks import CHECKS
 from moestro.doctor.host import Host
 from moestro.findings import Severity
 from tests.doctor.checklist import ADVICE
-from tests.doctor.running import Found, found_in
+from tests.doctor.running import Outcome, found_in
 from tests.doctor.setups import Setup
 from tests.doctor.setups_list import SETUPS
 from tests.doctor.workshop import Workshop
@@ -19,8 +20,8 @@ LEAST = 25
 
 
 @pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.name)
-def test_what_is_broken_is_found(setup: Setup, outcomes: dict[str, list[Found]]) -> None:
-    found = outcomes[setup.name]
+def test_what_is_broken_is_found(setup: Setup, outcomes: dict[str, Outcome]) -> None:
+    found = outcomes[setup.name].found
     named = [finding for _, finding in found if finding.code == setup.code]
     assert [finding.severity for finding in named] == [setup.severity], found
     assert named[0].evidence
@@ -73,5 +74,12 @@ def test_every_line_of_the_field_s_checklist_has_an_answer() -> None:
         assert bool(advice.checks) == bool(advice.setups), advice
 
 
-def test_the_page_says_what_the_tests_found(outcomes: dict[str, list[Found]]) -> None:
+def test_the_page_says_what_the_tests_found(outcomes: dict[str, Outcome]) -> None:
     assert PAGE.read_text(encoding="utf-8") == render(outcomes), "python -m scripts.doctor_page"
+
+
+@pytest.mark.parametrize("check", [c for c in CHECKS if c.quick], ids=lambda check: check.name)
+def test_a_quick_check_can_find_something_when_a_model_is_served(
+    check: Check, outcomes: dict[str, Outcome]
+) -> None:
+    assert any(name == check.name for o in outcomes.values() for name, _ in o.when_served)

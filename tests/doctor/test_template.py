@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from moestro.doctor.template import child
 from moestro.doctor.template import examine as examining
 from moestro.doctor.template.conversations import ANSWER, MAIN, QUESTION, TRIALS, lost_from
 from moestro.doctor.template.examine import Limits, examine_template
-from moestro.doctor.template.reaching import reaches_for
+from moestro.doctor.template.reaching import Syntax, look_at_syntax
 from moestro.doctor.template.report import TemplateReport
 from moestro.doctor.template.sandbox import TemplateEnvironment
+from moestro.doctor.template.stopper import Stopper
 from moestro.errors import MoestroError
 from moestro.model import read_model
 from tests.tiny_models import CHATML
@@ -40,6 +42,7 @@ DROPS_THOUGHTS = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 APPENDS = "{% set seen = [] %}{% for m in messages %}{% set _ = seen.append(m.role) %}{% endfor %}"
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 TRAINING = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
     "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% if loop.index > 50 %}{% break %}"
@@ -124,7 +127,29 @@ def test_changed_lists_are_told() -> None:
     assert all_rendered(report)
 
 
+def syntax_of(template: str) -> Syntax:
+    environment = TemplateEnvironment()
+    return look_at_syntax(environment.parse(template + CHATML), environment)
+
+
+NEVER = "{% if messages | length > 50 %}"
 REACHING = [
+    # Names put together of what is set once, and of what only a run could tell.
+    NEVER + "{% set c = '_' * 2 %}{{ cycler[c ~ 'init' ~ c][c ~ 'globals' ~ c].os }}{% endif %}",
+    NEVER + "{% set c = messages[0].x %}{{ cycler[c ~ 'init' ~ c].x }}{% endif %}",
+    NEVER + "{{ lipsum | attr(messages[0].x) }}{% endif %}",
+    NEVER + "{{ namespace(a=1)[messages[0].x ~ 'a'] }}{% endif %}",
+    "{% set n = namespace(a=1) %}{{ n[messages[0].x] }}",
+    "{% set n = cycler(1, 2) %}{{ n.next[messages[0].x] }}",
+    "{{ joiner[messages[0].x] }}{{ range[messages[0].x] }}",
+    "{{ dict[messages[0].x] }}",
+    "{{ self[messages[0].x] }}",
+    "{% macro f() %}{% endmacro %}{{ f[messages[0].x] }}",
+    "{% for m in messages %}{{ loop[m.role] }}{% endfor %}",
+    "{% set c = cycler %}{{ c[messages[0].x] }}",
+    "{{ [lipsum][0][messages[0].x] }}",
+    "{{ range.start }}",
+    "{{ ''['_Namespace__attrs'] }}",
     "{{ ''.__class__ }}",
     "{{ ''['__class__'] }}",
     "{{ '' | attr('__cla' ~ 'ss__') }}",
@@ -146,12 +171,55 @@ REACHING = [
 
 @pytest.mark.parametrize("template", REACHING)
 def test_syntax_alone_tells_what_reaches_outside(template: str) -> None:
-    environment = TemplateEnvironment()
-    tree = environment.parse(template + CHATML)
-    assert reaches_for(tree, environment)
+    assert syntax_of(template).reaches
+
+
+UNCLEAR = [
+    "{{ messages[0]['__' ~ messages[0].role] }}",
+    "{% set k = messages[0].a ~ messages[0].b %}{{ messages[0][k] }}",
+    "{% for k in ['__class__', 'x'] %}{{ messages[0][k] }}{% endfor %}",
+    "{{ messages[0] | attr(messages[0].role) }}",
+    "{{ messages | map(attribute=messages[0].a ~ 'b') | list }}",
+    "{{ messages[0].content.format(messages) }}",
+    "{% set n = namespace(k='') %}{% set n.k = n.k ~ '_' %}{{ messages[0][n.k] }}",
+    "{% macro f() %}_{% endmacro %}{{ messages[0][f() ~ 'x'] }}",
+    "{% set f = raise_exception %}{{ f()[messages[0].x] }}",
+]
+
+
+@pytest.mark.parametrize("template", UNCLEAR)
+def test_what_syntax_cannot_tell_it_says(template: str) -> None:
+    syntax = syntax_of(template)
+    assert (syntax.reaches, syntax.private) == (None, None)
+    assert "while it runs" in (syntax.unclear or "")
+
+
+@pytest.mark.parametrize(
+    "name", ["__description", "_my__key", "function.__x"], ids=["leading", "inner", "path"]
+)
+def test_a_private_name_is_no_attack(name: str) -> None:
+    syntax = syntax_of(f"{{{{ tools[0].{name} }}}}")
+    assert syntax.reaches is None
+    assert "reads the attribute" in (syntax.private or "")
+    report = examine_template(NEVER + f"{{{{ tools[0].{name} }}}}{{% endif %}}" + CHATML)
+    assert all_rendered(report)
+    assert report.private == syntax.private
 
 
 HONEST = [
+    # As published templates do it.
+    "{% for m in messages %}{{ messages[loop.index0 - 1].role }}{% endfor %}",
+    "{% set n = namespace(i=0) %}{% set n.i = n.i + 1 %}{{ messages[n.i].role }}",
+    "{{ messages[0].content.split('</think>')[-1].lstrip() }}{{ messages[::-1] }}",
+    "{% for t in tools or [] %}{% for k in t %}{{ t[k] }}{% endfor %}{% endfor %}",
+    "{% for k, v in (tools or [{}])[0].items() %}{{ tools[0][k] if tools }}{% endfor %}",
+    "{% set k = {'a': 'b'} %}{% macro f(p) %}{{ k[p.type] }}{% endmacro %}{{ f({}) }}",
+    "{% macro f(dict) %}{{ dict.items() | list }}{% endmacro %}{{ f({}).strip() }}",
+    "{% macro f(x) %}{{ x }}{% endmacro %}{{ f.name }}{{ f(1).endswith('1') }}",
+    "{% for f in ['oneOf', 'anyOf'] %}{{ messages[0][f] }}{% endfor %}",
+    "{{ namespace(a=1).a }}{{ dict(a=1).a }}{{ range(9)[2] }}{{ dict.fromkeys(['a']) }}",
+    "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.current }}{% set j = joiner() %}{{ j() }}",
+    "{% block top %}{% endblock %}{{ self.top() }}",
     "Methods like __init__ and obj.__class__ are internal.",
     "{{ '__class__' }}",
     "{{ messages[0].content.split('__init__') | join('_') }}",
@@ -165,8 +233,7 @@ HONEST = [
 
 @pytest.mark.parametrize("template", HONEST)
 def test_honest_syntax_reaches_for_nothing(template: str) -> None:
-    environment = TemplateEnvironment()
-    assert reaches_for(environment.parse(template + CHATML), environment) is None
+    assert syntax_of(template) == Syntax()
 
 
 @pytest.mark.parametrize(
@@ -181,8 +248,9 @@ def test_honest_syntax_reaches_for_nothing(template: str) -> None:
     ids=["attr", "format"],
 )
 def test_what_is_put_together_while_it_runs_is_found_too(template: str) -> None:
-    environment = TemplateEnvironment()
-    assert reaches_for(environment.parse(template), environment) is None
+    syntax = syntax_of(template)
+    assert (syntax.reaches, syntax.private) == (None, None)
+    assert "while it runs" in (syntax.unclear or "")
     outcome, message = tried(template + CHATML)
     assert outcome == "reaches-outside"
     assert "__class__" in message
@@ -220,9 +288,51 @@ def test_a_template_that_runs_away_with_tools_only_is_found() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "not add_generation_prompt",
+        "messages[0].content == 'test'",
+        "messages[0].content == 'You are a helpful assistant'",
+        "messages[1].reasoning_content and not add_generation_prompt",
+    ],
+    ids=["closed", "start", "example", "begun"],
+)
+def test_what_lies_in_wait_for_one_conversation_is_found(condition: str) -> None:
+    template = f"{{% if {condition} %}}{{{{ 'a' * 1073741824 }}}}{{% endif %}}" + CHATML
+    assert "out-of-limits" in outcomes(examine_template(template)).values()
+
+
+def test_marks_are_printable() -> None:
+    report = examine_template(CHATML.replace("<|im_end|>", "<|\x1b[31mred\x1b[2J|><|e\u202e|>"))
+    assert report.marks == ("<|im_start|>",)
+
+
+def test_what_follows_an_answer_is_bounded() -> None:
+    template = CHATML.replace("<|im_end|>", "x" * 9999)
+    assert len(examine_template(template).after_answer or "") == 256
+
+
+def test_a_child_that_never_gets_ready_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examining, "START_SECONDS", 0.001)
+    with pytest.raises(MoestroError, match="before it was ready"):
+        examine_template(CHATML)
+
+
+def test_another_thread_may_stop_it() -> None:
+    stopper = Stopper()
+    clock = threading.Timer(0.4, stopper.stop)
+    clock.start()
+    with pytest.raises(MoestroError, match="stopped"):
+        examine_template(ENDLESS, limits=Limits(cpu_seconds=60, wall_seconds=60), stopper=stopper)
+    clock.join()
+    with pytest.raises(MoestroError, match="stopped"):  # and whatever begins after that
+        examine_template(CHATML, stopper=stopper)
+
+
 def test_the_clock_on_the_wall_ends_it_too() -> None:
     report = examine_template(
-        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        ENDLESS,
         limits=Limits(cpu_seconds=60, wall_seconds=0.5),
     )
     assert report.renderings[0].outcome == "out-of-limits"

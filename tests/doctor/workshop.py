@@ -109,7 +109,7 @@ def template_report() -> TemplateReport:
         ),
         opens_answer=True,
         keeps_prefix=True,
-        engine_accepts=True,
+        engine="accepted",
     )
 
 

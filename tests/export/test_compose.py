@@ -10,7 +10,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from moestro.errors import ModelUnsupported, MoestroError, UsageError
+from moestro.errors import MoestroError, UsageError
 from moestro.export import compose
 from moestro.export.deployment import Deployment
 from moestro.export.flags import server_arguments
@@ -80,34 +80,44 @@ def test_that_parser_refuses_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("path", HOSTILE)
-def test_the_server_gets_its_arguments_and_sees_its_folder(path: str) -> None:
+def test_the_server_gets_its_arguments_and_sees_its_file(path: str) -> None:
     case = with_file(base(), path)
     found = service(case)
-    folder, _, file = path.rpartition("/")
+    file = path.rpartition("/")[2]
     wanted = server_arguments(case, model_path=f"/models/{file}", host="0.0.0.0", port=8080)
     assert [interpolated(word) for word in found["command"]] == wanted
     (volume,) = found["volumes"]
-    assert interpolated(volume["source"]) == folder
+    assert interpolated(volume["source"]) == path
+    assert interpolated(volume["target"]) == f"/models/{file}"
     assert volume["read_only"] is True
 
 
-def test_links_of_a_hub_stay_whole() -> None:
-    """Files of a snapshot are links into `blobs` beside it: the repository's folder is mounted."""
-    case = with_file(base(), f"{HUB}/snapshots/abc/m.gguf")
-    found = service(case)
-    assert found["volumes"][0]["source"] == HUB
-    assert "/models/snapshots/abc/m.gguf" in found["command"]
+@pytest.mark.parametrize("folder", ["/home", "/root", "/etc", HUB])
+def test_no_folder_is_shown(folder: str) -> None:
+    """A home or a system's folder holds more than a model; links of a hub lead out of theirs."""
+    case = with_file(base(), f"{folder}/m.gguf")
+    assert [volume["source"] for volume in service(case)["volumes"]] == [f"{folder}/m.gguf"]
+
+
+def test_every_part_keeps_its_number() -> None:
+    files = ("/srv/a-00001-of-00002.gguf", "/mnt/a-00002-of-00002.gguf")
+    case = with_file(base(), files[0])
+    case = replace(case, plan=replace(case.plan, model=replace(case.plan.model, files=files)))
+    assert [volume["target"] for volume in service(case)["volumes"]] == [
+        "/models/a-00001-of-00002.gguf",
+        "/models/a-00002-of-00002.gguf",
+    ]
 
 
 def test_a_projector_comes_along() -> None:
     case = with_file(base(), "/srv/m/model.gguf")
     model = replace(case.plan.model, projector="/srv/m/vision/mmproj.gguf")
     found = service(replace(case, plan=replace(case.plan, model=model)))
-    assert found["volumes"][0]["source"] == "/srv/m"
-    assert "/models/vision/mmproj.gguf" in found["command"]
-    far = replace(model, projector="/mnt/mmproj.gguf")
-    with pytest.raises(MoestroError, match="no folder of its own"):
-        compose.export(replace(case, plan=replace(case.plan, model=far)))
+    assert found["volumes"][1]["source"] == "/srv/m/vision/mmproj.gguf"
+    assert "/models/mmproj.gguf" in found["command"]
+    alike = replace(model, projector="/mnt/model.gguf")
+    with pytest.raises(MoestroError, match=r"called model\.gguf"):
+        compose.export(replace(case, plan=replace(case.plan, model=alike)))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +156,18 @@ def test_each_makers_image_and_devices() -> None:
     assert "deploy" not in cpu
 
 
+def test_gpus_of_two_makers_are_refused() -> None:
+    with pytest.raises(MoestroError, match="several makers"):
+        compose.export(Deployment.of(plan("Qwen3-30B-A3B", "rtx-4090, rx-7900-xtx")))
+
+
+def test_a_key_that_stays() -> None:
+    """One in the environment of a single `up` is gone with the next."""
+    use = compose.export(base()).use
+    up = use.index("docker compose up --detach --wait")
+    assert any(".env" in step and "LLAMA_API_KEY=" in step for step in use[:up])
+
+
 def test_a_mac_has_no_gpu_in_containers() -> None:
     mac = compose.export(Deployment.of(plan("demo", "m4-max")))
     assert "gpu_layers" in {left.setting for left in mac.unexpressed}
@@ -169,8 +191,10 @@ def test_a_gpu_in_the_hosts_memory_counts_as_host() -> None:
 @pytest.mark.parametrize(
     ("name", "safe"),
     [
+        ("Qwen3.6-35B-A3B", r"qwen3-6-35b-a3b"),
         ("Qwen3.6-35B-A3B-Q4_K_M", r"qwen3-6-35b-a3b-q4-k-m"),
-        ("7B", r"model-7b"),
+        ("C++", r"c-[0-9a-f]{8}"),
+        ("7B", r"model-7b-[0-9a-f]{8}"),
         ("模型", r"(model-)?[0-9a-f]{8}"),
         ("x" * 80, r"x{31}-[0-9a-f]{8}"),
         ("--..--", r"(model-)?[0-9a-f]{8}"),
@@ -182,6 +206,7 @@ def test_names_are_good_for_projects(name: str, safe: str) -> None:
     assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", found)
 
 
-def test_safetensors_are_refused() -> None:
-    with pytest.raises(ModelUnsupported, match="safetensors"):
-        compose.export(with_file(base(), "/srv/m/model.safetensors"))
+def test_no_two_names_are_alike() -> None:
+    names = ("a-b", "a b", "a--b", "-a-b", "C++", "C#", "c", "x" * 41, "x" * 42)
+    found = [yaml.safe_load(_text(replace(base(), name=name)))["name"] for name in names]
+    assert len(set(found)) == len(names)

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moestro.demo import model_path
-from moestro.errors import NotAPlan
-from moestro.export import llama_server_ini, lm_studio, ollama
+from moestro.errors import ModelUnsupported, NotAPlan
 from moestro.export.deployment import Deployment
 from moestro.export.flags import flags, server_arguments, unexpressed
+from moestro.export.target import Target
+from moestro.export.targets import TARGETS
 from moestro.model import read_model
 from moestro.planning.settings import INT_MAX
 from tests.export.changes import EVERY, base, changed
@@ -29,6 +30,9 @@ UNLIKE = {
     # The parser adds to "none", which does nothing; the type itself loads the MTP layers.
     "speculative.types",
     "load_mtp",
+    # Without a key the exported server must not answer web pages.
+    "cors_origins",
+    "cors_origins_explicit",
 }
 
 
@@ -92,6 +96,7 @@ def test_the_engines_own_parser_makes_of_them_what_the_embedded_engine_gets(
         assert parsed["speculative.types"] == (["0", "3"] if depth else ["0"])
         assert embedded["speculative.types"] == (["3"] if depth else ["0"])
         assert parsed["port"] == case.port
+        assert parsed["cors_origins"] == "localhost"
     parsed, embedded = dict(zip(cases, answers, strict=True))["experts-on-host"]
     tensors = [
         tensor.name for tensor in read_model(Path(cases["experts-on-host"].model_path)).tensors
@@ -154,16 +159,31 @@ def test_a_model_on_the_web() -> None:
     assert value_of(server_arguments(with_file(base(), address)), "--model-url") == address
 
 
-def test_a_model_that_is_no_gguf() -> None:
-    case = with_file(base(), "/srv/hf/model-00001-of-00002.safetensors")
-    for listed in (
-        unexpressed(case),
-        llama_server_ini.export(case).unexpressed,
-        ollama.export(case).unexpressed,
-        lm_studio.export(case).unexpressed,
-    ):
-        assert listed[0].setting == "model"
-        assert "GGUF" in listed[0].instead
+@pytest.mark.parametrize("target", [one for one in TARGETS if one.name != "vllm"])
+def test_llama_cpp_runs_no_safetensors(target: Target) -> None:
+    for name in ("model-00001-of-00002.safetensors", "M.SafeTensors"):
+        with pytest.raises(ModelUnsupported, match="safetensors"):
+            target.export(with_file(base(), f"/srv/hf/{name}"))
+    target.export(with_file(base(), "/srv/ggml-model.bin"))
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("https://h/o/m%20x.gguf?download=true", "m x"),
+        ("https://h/x.gguf#y", "x"),
+        ("http://[", "["),
+        ("https://h/a%0Ab.gguf", "model"),
+        ("C:\\models\\x.gguf", "x"),
+        ("/srv/back\\slash.gguf", "back\\slash"),
+        ("C:x.gguf", "C:x"),
+        ("/srv/.gguf", "model"),
+        ("/srv/a-00001-of-00002.gguf", "a"),
+        ("/srv/hf/Model/model-00001-of-00004.safetensors", "Model"),
+    ],
+)
+def test_what_a_model_is_called(location: str, name: str) -> None:
+    assert with_file(base(), location).name == name
 
 
 def test_what_no_flag_says() -> None:
@@ -182,6 +202,7 @@ def test_what_no_flag_says() -> None:
         {"parallel": INT_MAX, "context": 1, "mtp_depth": 3},
         {"prompt_cache_bytes": 1 << 60},
         {"expert_cache_bytes": 1 << 60},
+        {"threads": 513},
     ],
 )
 def test_what_llama_cpp_cannot_count(change: dict[str, Any]) -> None:

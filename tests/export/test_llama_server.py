@@ -11,7 +11,8 @@ import pytest
 
 from moestro.export import llama_server, llama_server_ini
 from moestro.export.deployment import Deployment
-from moestro.export.flags import flags, server_arguments
+from moestro.export.flags import flags, server_arguments, unexpressed
+from moestro.findings import Finding, Severity
 from tests.export import golden
 from tests.export.changes import EVERY, base, changed, says
 from tests.export.plans import GOLDEN, deployment, with_file
@@ -139,7 +140,32 @@ def test_names_that_the_router_reads_in_its_own_way(name: str, section: str) -> 
 def test_who_may_come_in_is_said() -> None:
     for host, said in (("127.0.0.1", False), ("::1", False), ("0.0.0.0", True), ("box", True)):
         text = llama_server.export(replace(base(), host=host)).files[0].text
-        assert ("LLAMA_API_KEY" in text) is said
+        assert ("Whoever reaches it" in text) is said
+        assert ("Every program here" in text) is not said
+        assert "LLAMA_API_KEY" in text
         assert f"--host {host} " in text
         (step,) = llama_server_ini.export(replace(base(), host=host)).use
         assert f"--host {host} --port 8080" in step
+
+
+def test_web_pages_are_not_answered() -> None:
+    """Its own default is `*`: without a key, every page that is visited could use the server."""
+    assert "--cors-origins localhost" in llama_server.export(base()).files[0].text
+    router = llama_server_ini.export(base())
+    assert "cors-origins = localhost" in router.files[0].text
+    assert "--cors-origins localhost" in router.use[0]
+
+
+def test_what_is_not_said_is_whole_in_the_comment() -> None:
+    case = replace(base(), name=f"a,{'long ' * 60}b")
+    text = llama_server.export(case).files[0].text
+    comments = [line.removeprefix("#").strip() for line in text.splitlines() if line[:1] == "#"]
+    (left,) = unexpressed(case)
+    assert f"{left.planned}): {left.instead}" in " ".join(comments)
+    assert max(map(len, comments)) <= 98
+
+
+def test_a_plan_that_fails_says_so() -> None:
+    finding = Finding(Severity.FAIL, "mtp-absent", "MTP was asked for")
+    case = replace(base(), plan=replace(base().plan, findings=(finding,)))
+    assert "MTP was asked for" in llama_server.export(case).files[0].text

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from moestro.export.allowance import start_seconds
 from moestro.export.deployment import Deployment
-from moestro.export.flags import alias, server_arguments
-from moestro.export.llama_swap import export, wait_seconds
+from moestro.export.flags import server_arguments
+from moestro.export.llama_swap import export, key
 from tests.export import golden
 from tests.export.changes import EVERY, base, changed, says
 from tests.export.plans import GOLDEN, deployment, with_file, with_settings
@@ -49,14 +50,32 @@ def read(case: Deployment) -> dict[str, Any]:
 @pytest.mark.parametrize("path", [*HOSTILE, *COMMENTED])
 def test_the_command_has_the_servers_flags(path: str) -> None:
     case = with_file(base(), path)
-    words = command(read(case), alias(case))
+    words = command(read(case), key(case))
     assert words == ["llama-server", *server_arguments(case, host="127.0.0.1", port=PORT)]
 
 
-@pytest.mark.parametrize("name", ['say "hi"', "back\\slash", "a: b # c", "日本", "- x", "{y}"])
+@pytest.mark.parametrize(
+    "name", ['say "hi"', "back\\slash", "a: b # c", "日本", "- x", "{y}", "$x $(id)", "a\u00a0b"]
+)
 def test_names_stay_what_they_are(name: str) -> None:
     config = read(replace(base(), name=name))
     assert list(config["models"]) == [name] == config["hooks"]["on_startup"]["preload"]
+
+
+def test_no_name_is_a_macro() -> None:
+    """`${env.…}` is replaced in the whole text, keys and older releases' comments included."""
+    case = with_file(base(), "/srv/${env.HOME}/${env.HOME} ${MODEL_ID}.gguf")
+    text = export(case).files[0].text
+    assert set(MACRO.findall(text)) == {"PORT"}
+    config = read(case)
+    (name,) = config["models"]
+    assert MACRO.search(str(yaml.safe_dump(config)).replace("${PORT}", "")) is None
+    assert command(config, name) == [
+        "llama-server",
+        *server_arguments(case, host="127.0.0.1", port=PORT),
+    ]
+    assert [one.setting for one in export(case).unexpressed] == ["name"]
+    assert name in export(case).unexpressed[0].instead
 
 
 def test_many_streams_are_let_through() -> None:
@@ -67,8 +86,9 @@ def test_many_streams_are_let_through() -> None:
 
 
 def test_a_large_model_has_its_time() -> None:
-    assert wait_seconds(0) == 120
-    assert wait_seconds(400 * 10**9) == 1600
+    for name in ("demo-cpu", "experts-on-host"):
+        case = deployment(name)
+        assert read(case)["healthCheckTimeout"] == start_seconds(case)
 
 
 def test_the_address_is_llama_swaps_own() -> None:

@@ -11,7 +11,7 @@ from moestro.export.flags import server_arguments
 from moestro.export.lm_studio import export
 from tests.export import golden
 from tests.export.changes import EVERY, base, changed, says
-from tests.export.plans import GOLDEN, deployment, with_settings
+from tests.export.plans import GOLDEN, deployment, with_file, with_settings
 
 KEYS: dict[str, type | tuple[type, ...]] = {
     "llm.load.contextLength": int,
@@ -126,6 +126,12 @@ def test_what_lm_studio_does_otherwise() -> None:
         "host",
     ]
     assert fields(case)["llm.load.numParallelSessions"] == 1023
+
+
+def test_the_file_is_called_after_the_models() -> None:
+    named = export(with_file(base(), "https://h/x.gguf?download=true")).files[0].name
+    assert named == "x.gguf.json"
+    assert export(with_file(base(), "C:\\m\\x.gguf")).files[0].name == "x.gguf.json"
 
 
 def test_the_last_flag_wins_so_none_is_doubled() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moestro.demo import model_path
+from moestro.export.allowance import start_seconds
 from moestro.export.deployment import Deployment
 from moestro.export.ollama import export, model_tag
 from moestro.model import read_model
@@ -46,14 +47,15 @@ def read_modelfile(text: str) -> list[tuple[str, str]]:
 
 
 def environment(case: Deployment, folder: Path) -> dict[str, str]:
-    """What `ollama serve` sees when the first step of its use is taken."""
+    """What `ollama serve` sees in a shell of its own."""
     exported = export(case)
     (folder / "ollama.env").write_text(exported.files[1].text, encoding="utf-8")
     program = folder / "ollama"
     program.write_text('#!/bin/sh\n[ "$1" = serve ] && env -0\n', encoding="utf-8")
     program.chmod(0o755)
+    serve = next(step for step in exported.use if step.endswith("ollama serve"))
     done = subprocess.run(
-        ["sh", "-c", exported.use[0]], cwd=folder, env={"PATH": f"{folder}:/usr/bin:/bin"},
+        ["sh", "-c", serve], cwd=folder, env={"PATH": f"{folder}:/usr/bin:/bin"},
         capture_output=True, check=True, timeout=10,
     )  # fmt: skip
     pairs = (item.partition("=") for item in done.stdout.decode().split("\0")[:-1])
@@ -85,6 +87,8 @@ def test_the_environment(tmp_path: Path) -> None:
         "OLLAMA_NUM_PARALLEL": "4",
         "OLLAMA_MAX_LOADED_MODELS": "1",
         "OLLAMA_KEEP_ALIVE": "-1",
+        "OLLAMA_HOST": "127.0.0.1:8080",
+        "OLLAMA_LOAD_TIMEOUT": f"{start_seconds(case)}s",
         "OLLAMA_KV_CACHE_TYPE": "f16",
         "OLLAMA_SCHED_SPREAD": "1",
         "LLAMA_ARG_KV_UNIFIED": "false",
@@ -109,7 +113,7 @@ def test_the_environment(tmp_path: Path) -> None:
             "LLAMA_ARG_CACHE_TYPE_K": "q8_0",
             "LLAMA_ARG_CACHE_TYPE_V": "f16",
             "OLLAMA_FLASH_ATTENTION": "0",
-            "OLLAMA_HOST": "0.0.0.0:11434",
+            "OLLAMA_HOST": "0.0.0.0:8080",
             "LLAMA_ARG_KV_UNIFIED": "true",
             "LLAMA_ARG_KV_OFFLOAD": "false",
             "LLAMA_ARG_CACHE_RAM": "0",
@@ -118,6 +122,32 @@ def test_the_environment(tmp_path: Path) -> None:
         }.items()
     )
     assert environment(replace(case, port=99), tmp_path)["OLLAMA_HOST"] == "127.0.0.1:99"
+    assert environment(replace(case, host="::1"), tmp_path)["OLLAMA_HOST"] == "[::1]:8080"
+
+
+def test_the_steps_can_be_followed(tmp_path: Path) -> None:
+    """The server keeps its shell, so the model is made in another, which needs the address too."""
+    case = replace(base(), port=99)
+    (tmp_path / "ollama.env").write_text(export(case).files[1].text, encoding="utf-8")
+    program = tmp_path / "ollama"
+    program.write_text('#!/bin/sh\necho "$1 $OLLAMA_HOST"\n', encoding="utf-8")
+    program.chmod(0o755)
+    use = export(case).use
+    said = [
+        subprocess.run(
+            ["sh", "-c", step], cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True, check=True, timeout=10, text=True,
+        ).stdout
+        for step in use
+        if step.startswith("set ")
+    ]  # fmt: skip
+    assert said == ["serve 127.0.0.1:99\n", "create 127.0.0.1:99\n"]
+    assert "http://127.0.0.1:99/v1" in use[-1]
+    drop_in = next(step for step in use if "EnvironmentFile=" in step)
+    made = subprocess.run(
+        ["sh", "-c", drop_in.partition(" | ")[0]], capture_output=True, check=True, timeout=10
+    )
+    assert made.stdout == b"[Service]\nEnvironmentFile=/etc/ollama/ollama.env\n"
 
 
 def ollamas_flags(case: Deployment, environment: dict[str, str]) -> list[str]:

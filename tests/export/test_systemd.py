@@ -84,16 +84,25 @@ def test_no_setting_is_forgotten(setting: str) -> None:
 
 
 @pytest.mark.parametrize("path", HOSTILE)
-def test_the_server_gets_its_arguments_and_sees_its_folder(path: str) -> None:
+def test_the_server_gets_its_arguments_and_sees_its_file(path: str) -> None:
     case = with_file(base(), path)
     found = entries(case)
     (line,) = found["ExecStart"]
     program, *arguments = map(_environment, words(line))
     assert program == systemd.PROGRAM
     assert arguments == server_arguments(case)
-    folder = path.rpartition("/")[0]
-    assert words(found["BindReadOnlyPaths"][0]) == [folder]
-    assert words(found["RequiresMountsFor"][0]) == [folder]
+    assert [words(line) for line in found["BindReadOnlyPaths"]] == [[path]]
+    assert [words(line) for line in found["RequiresMountsFor"]] == [[path]]
+
+
+def test_every_file_is_shown_and_no_folder() -> None:
+    case = with_file(base(), "/root/x/../m.gguf")
+    model = replace(case.plan.model, projector="//mnt//mmproj.gguf")
+    found = entries(replace(case, plan=replace(case.plan, model=model)))
+    assert found["BindReadOnlyPaths"] == ["/root/m.gguf", "/mnt/mmproj.gguf"]
+    assert "--model /root/m.gguf --mmproj /mnt/mmproj.gguf" in re.sub(
+        r"\s+", " ", found["ExecStart"][0]
+    )
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
@@ -166,6 +175,9 @@ def test_devices_are_those_of_the_planned_gpus() -> None:
     amd = entries(_amd())
     assert amd["DeviceAllow"] == ["char-kfd rw", "char-drm rw"]
     assert amd["SupplementaryGroups"] == ["render video"]
+    both = entries(Deployment.of(plan("Qwen3-30B-A3B", "rx-7900-xtx, rtx-4090")))
+    assert both["DeviceAllow"] == ["char-nvidia* rwm", "char-kfd rw", "char-drm rw"]
+    assert both["ExecStartPre"]
 
 
 def _amd() -> Deployment:

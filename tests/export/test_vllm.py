@@ -11,6 +11,7 @@ import pytest
 
 from moestro.export import vllm
 from moestro.export.deployment import Deployment
+from moestro.export.flags import alias
 from moestro.planning import Settings
 from tests.export import golden
 from tests.export.changes import EVERY, base, changed, says
@@ -67,6 +68,18 @@ def test_the_shell_takes_names_as_they_are(shell: Path, path: str) -> None:
     model, options = given(shell, case)
     assert model == path
     assert options["--served-model-name"] == case.name
+
+
+def test_a_path_is_no_option(shell: Path) -> None:
+    model, _ = given(shell, with_file(base(), "-rf.gguf"))
+    assert model == "./-rf.gguf"
+
+
+def test_the_name_is_the_one_of_the_other_targets(shell: Path) -> None:
+    case = replace(base(), name="one,two")
+    _, options = given(shell, case)
+    assert options["--served-model-name"] == alias(case) == "one_two"
+    assert "name" in {left.setting for left in vllm.export(case).unexpressed}
 
 
 def test_drafts_are_json(shell: Path) -> None:

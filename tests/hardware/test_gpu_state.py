@@ -35,7 +35,8 @@ class FakeNvml:
             "nvmlDeviceGetTemperature": 61,
             "nvmlDeviceGetTemperatureThreshold": 90,
             "nvmlDeviceGetPowerUsage": 301_500,
-            "nvmlDeviceGetEnforcedPowerLimit": 450_000,
+            "nvmlDeviceGetPowerManagementLimit": 450_000,
+            "nvmlDeviceGetMigMode": [0, 0],
             "nvmlDeviceGetPowerManagementDefaultLimit": 450_000,
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=97, memory=60),
             "nvmlDeviceGetCurrentClocksEventReasons": 0x4,
@@ -126,6 +127,28 @@ def test_a_busy_card_in_a_narrow_slot(tmp_path: Path):
         GpuProcess(7, None, None),
     )
     assert nvml.shut_down
+
+
+def test_what_a_notebook_enforces_is_not_what_was_set(tmp_path: Path):
+    """Its firmware moves the enforced limit about, and does not tell of any other."""
+    nvml = FakeNvml(
+        nvmlDeviceGetEnforcedPowerLimit=35_000,
+        nvmlDeviceGetPowerManagementLimit=FakeError("not supported"),
+        nvmlDeviceGetPowerManagementDefaultLimit=80_000,
+    )
+    states = read_gpu_states(machine(), root=tmp_path, nvml=nvml)
+    assert states is not None
+    assert states[0].power_limit_watts is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "divided"), [([1, 1], True), ([0, 1], False), (FakeError("not supported"), None)]
+)
+def test_cards_that_mig_divides(mode: Any, divided: bool | None, tmp_path: Path):
+    nvml = FakeNvml(nvmlDeviceGetMigMode=mode)
+    states = read_gpu_states(machine(), root=tmp_path, nvml=nvml)
+    assert states is not None
+    assert states[0].divided is divided
 
 
 def test_a_containers_proc_does_not_name_the_hosts_processes(tmp_path: Path):

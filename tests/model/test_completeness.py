@@ -11,8 +11,8 @@ import pytest
 
 from moestro.demo import model_path
 from moestro.errors import ModelError, ModelNotFound
-from moestro.model import Role, read_model
-from moestro.model.completeness import _lost_bytes, known_sha256, look_at_files
+from moestro.model import Role, completeness, read_model
+from moestro.model.completeness import Progress, _lost_bytes, known_sha256, look_at_files
 from moestro.units import MIB
 from tests.model.test_hugging_face import folder_of
 from tests.shapes import PUBLISHED, write_header, write_split
@@ -70,6 +70,78 @@ def test_a_hash_is_computed_within_its_budget(tmp_path: Path) -> None:
     (state,) = look_at_files(spec, hash_up_to_bytes=size, progress=done.append).files
     assert state.known_sha256 == state.found_sha256 == digest
     assert done[-1] == size
+
+
+def published(folder: Path, count: int = 1) -> list[Path]:
+    """Parts of a model with their sums beside them."""
+    shape = qwen3moe(layers=2, hidden=256, heads=4, kv_heads=2, head_dim=64, ffn=256,
+                     expert_ffn=256, experts=8, used=2, vocab=512)  # fmt: skip
+    paths = write_split(shape, folder, "model", count)
+    for path in paths:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.with_name(f"{path.name}.sha256").write_text(digest)
+    return paths
+
+
+def test_hashing_stops_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = published(tmp_path, 3)
+    spec = read_model(paths[0])
+    state = look_at_files(spec, hash_up_to_bytes=1 << 40, hash_up_to_seconds=-1.0)
+    assert [file.found_sha256 for file in state.files] == [None] * 3
+    clock = iter([0.0, *[1.0] * 2, *[4.0] * 99])  # begun; the first two pieces; much later
+    monkeypatch.setattr(completeness.time, "monotonic", lambda: next(clock))
+    state = look_at_files(spec, hash_up_to_bytes=1 << 40, hash_up_to_seconds=3.0)
+    known = [file.known_sha256 for file in state.files]
+    assert [file.found_sha256 for file in state.files] == [*known[:2], None]
+
+
+class Enough(OSError):
+    """Even one that looks like a disk's."""
+
+
+@pytest.mark.parametrize("at", [1, 2], ids=["before hashing", "while hashing"])
+def test_what_progress_raises_reaches_the_caller(at: int, tmp_path: Path) -> None:
+    spec, calls = read_model(published(tmp_path)[0]), []
+
+    def progress(done_bytes: int) -> None:
+        calls.append(done_bytes)
+        if len(calls) == at:
+            raise Enough
+
+    with pytest.raises(Enough):
+        look_at_files(spec, hash_up_to_bytes=1 << 40, progress=progress)
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_an_error(tmp_path: Path) -> None:
+    (path,) = published(tmp_path)
+
+    def progress(done_bytes: int) -> None:
+        if done_bytes:
+            with path.open("ab") as file:
+                file.write(b"more")
+
+    # Ends: a piece is larger than the file, and its end is found before it grows again.
+    with pytest.raises(ModelError, match="changed while it was read"):
+        look_at_files(read_model(path), hash_up_to_bytes=1 << 40, progress=once(progress))
+
+
+def once(call: Progress) -> Progress:
+    done: list[int] = []
+
+    def progress(done_bytes: int) -> None:
+        if done_bytes and not done:
+            done.append(done_bytes)
+            call(done_bytes)
+
+    return progress
+
+
+def test_progress_counts_all_files(tmp_path: Path) -> None:
+    paths, done = published(tmp_path, 3), []
+    look_at_files(read_model(paths[0]), hash_up_to_bytes=1 << 40, progress=done.append)
+    assert done[:3] == [0, 0, 0]
+    assert done == sorted(done)
+    assert done[-1] == sum(path.stat().st_size for path in paths)
 
 
 def test_the_hubs_cache_names_files_by_their_hash(tmp_path: Path) -> None:

@@ -15,13 +15,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moestro.errors import NotAPlan
+from moestro.findings import Severity
 from moestro.hardware import hardware_named
+from moestro.model import ModelSpec, read_model
 from moestro.planning import Plan, Planner, Wishes, make_plan
 from moestro.planning.forecaster import MachineSpeed
 from moestro.planning.plan import replay
 from moestro.planning.plan_file import PlanFile
 from moestro.units import MIB
 from tests.doctor.workshop import spec
+from tests.tiny_models import write_tiny
+
+MACHINES = (
+    "4 cores, 8 GiB DDR4-3200 single channel",
+    "rtx-4090",
+    "rtx-4090, rx-7900-xtx, 16 cores, 64 GiB DDR5-4800 dual channel",
+    "3 x rtx-3090, 16 cores, 256 GiB DDR5-4800 8 channels",
+    "m4-max",
+)
+DISK = {
+    "name": "\x1b[2J", "mount": None, "kind": None, "free_bytes": None, "sequential": None,
+    "random": None,
+}  # fmt: skip
+WISHES = (
+    Wishes(),
+    Wishes(gpu_layers=0, mtp=1, parallel=2),
+    Wishes(gpu_layers=999, cpu_expert_layers=999, expert_cache_bytes=1 << 30),
+    Wishes(gpu_layers=3, budget_bytes=4 << 30, unified=True),
+    Wishes(cpu_expert_layers=2, expert_cache_bytes=1 << 20),
+)
+"""Every corner that the planner has for placements: none, all, part, more than there are."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[ModelSpec]:
+    """Dense, with dense blocks before those with experts, with experts and MTP."""
+    folder = tmp_path_factory.mktemp("models")
+    return [read_model(write_tiny(name, folder)) for name in ("llama", "deepseek2", "qwen35moe")]
 
 
 @cache
@@ -93,6 +123,35 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
         (("settings", "tensor_split"), []),
         (("settings", "prompt_cache_bytes"), -1),
         (("settings", "turbo"), True),
+        (("settings", "tensor_split"), [1.0]),
+        (("settings", "tensor_split"), [1.0, 1.0, 1.0]),
+        (("settings", "tensor_split"), [0.0, 0]),
+        (("settings", "tensor_split"), [10**400, 1]),
+        (("settings", "tensor_split"), [1e308, 1e308]),
+        (("settings", "cpu_expert_layers"), 99),
+        (("settings", "expert_cache_bytes"), 1 << 30),
+        (("memory",), []),
+        (("memory", 0, "device"), "GPU0"),
+        (("memory", 1, "device"), "GPU1"),
+        (("memory", 2, "device"), "GPU2"),
+        (("findings",), [{"severity": "awful"}]),
+        (("findings",), [{"severity": "fail", "code": 5}]),
+        (("hardware", "system"), 5),
+        (("hardware", "name"), 5),
+        (("hardware", "cpu", "model"), 5),
+        (("hardware", "cpu", "instruction_sets"), [5]),
+        (("hardware", "cpu", "usable_cores"), 1.5),
+        (("hardware", "gpus", 0, "name"), 5),
+        (("hardware", "gpus", 0, "shared"), "no"),
+        (("hardware", "gpus", 0, "capability"), [float("inf"), 0]),
+        (("hardware", "memory", "total_bytes"), 10**400),
+        (("hardware", "gpus", 0, "name"), "\x1b]0;owned\x07"),
+        (("hardware", "gpus", 1, "name"), "RTX \u202e0904"),
+        (("hardware", "cpu", "model"), "CPU\u2028x"),
+        (("hardware", "disks"), [DISK]),
+        (("model", "name"), "\x9b2J"),
+        (("model", "quantization"), "\u2066"),
+        (("reasons", 0, "because"), "\x1b[31m"),
         (("model", "files"), []),
         (("model", "files", 0, "location"), "model\n--host 0.0.0.0"),
         (("model", "expert_blocks"), [99]),
@@ -109,6 +168,42 @@ def test_impossible_values_are_refused(place: tuple[Any, ...], value: object) ->
     inner[place[-1]] = value
     with pytest.raises(NotAPlan, match="damaged"):
         PlanFile.from_json(changed)
+
+
+def test_a_message_names_the_file_and_obeys_nothing() -> None:
+    changed = json.loads(as_json())
+    changed["hardware"]["source"] = "\x1b[2J" * 1000
+    with pytest.raises(NotAPlan, match=r"^plan\.json is a damaged plan") as caught:
+        PlanFile.from_json(changed, "plan.json")
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_names_may_have_any_sign_that_people_see() -> None:
+    changed = json.loads(as_json())
+    for name in ("a\u00a0b.gguf", "\u3000.gguf", "👩\u200d💻.gguf", "日本 é.gguf"):
+        changed["model"]["files"][0]["location"] = name
+        assert PlanFile.from_json(changed).model.files[0] == name
+
+
+def test_what_made_a_plan_fail_is_kept() -> None:
+    failing = make_plan(planner(Wishes(cache_type="q8_0", flash_attention="off")))
+    found = PlanFile.of(failing).findings
+    assert [finding.code for finding in found] == ["quantized-values-need-flash-attention"]
+    assert found == tuple(one for one in failing.findings if one.severity is Severity.FAIL)
+    assert PlanFile.of(plan()).findings == ()
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_whatever_is_planned_is_read(machine: str, models: list[ModelSpec]) -> None:
+    inventory = hardware_named(machine)
+    for model in models:
+        speed = MachineSpeed(model, inventory)
+        for wishes in WISHES:
+            made = make_plan(Planner(model, inventory, wishes, speed), with_alternatives=False)
+            found = PlanFile.from_json(json.loads(json.dumps(made.to_json())))
+            assert found.settings == made.settings
+            assert found.hardware == inventory
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from moestro.cli.beside import begin
 from moestro.cli.launch import Prepared
 from moestro.cli.planning import planner_of, seen_by_engine, told
 from moestro.cli.resolve import resolve
@@ -17,6 +18,7 @@ from moestro.doctor.checks import CHECKS
 from moestro.doctor.examine import Answer, examine
 from moestro.doctor.host import this_host
 from moestro.doctor.soak import SoakReport
+from moestro.doctor.template.stopper import Stopper
 from moestro.engine.facts import EngineFacts
 from moestro.errors import ModelError, ModelNotFound, MoestroError
 from moestro.findings import Finding
@@ -26,10 +28,12 @@ from moestro.model import Folder, LocalFile, ModelSpec, read_model
 from moestro.planning import Wishes, make_plan
 from moestro.planning.plan import replay
 from moestro.planning.plan_file import PlanFile
+from moestro.units import format_bytes
 from moestro.verify.stored import verdict_of
 
 HASHED_AT_ONCE_BYTES = 2 << 30
-"""A sum over so much takes two or three seconds; more only with `--full`."""
+HASHED_AT_ONCE_SECONDS = 3.0
+"""Whichever is reached first; more only with `--full`."""
 
 _EVERYTHING = 1 << 62
 Result = TypeVar("Result")
@@ -74,30 +78,33 @@ def examined(wanted: Wanted, tell: Tell) -> Examined:
     if text is None and plan_file is not None:
         text = plan_file.model.files[0]
     whole = this_inventory()
-    with ThreadPoolExecutor(max_workers=6) as pool:
-        engine = pool.submit(_engine_facts)
-        states = pool.submit(read_gpu_states, whole)
-        model, model_error, prepared = None, None, None
-        if text is not None:
-            tell(f"looking at {text}")
-            spec, model_error = _read(text)
-            if spec is not None:
-                looking = _look_at(spec, wanted.full, pool)
+    engine, states = begin(_engine_facts), begin(partial(read_gpu_states, whole))
+    model, model_error, prepared = None, None, None
+    if text is not None:
+        tell(f"looking at {text}")
+        spec, model_error = _read(text)
+        if spec is not None:
+            stopper = Stopper()
+            looking = _look_at(spec, wanted.full, tell, stopper)
+            try:
                 prepared = _planned(spec, seen_by_engine(whole), whole, wanted.wishes, plan_file)
-                tell(f"looking at {text}: template, tokenizer, files")
                 model = looking()
-        case = Case(
-            host=this_host(),
-            inventory=whole,
-            engine=engine.result(),
-            gpu_states=states.result(),
-            model=model,
-            model_error=model_error,
-            plan=prepared.plan if prepared is not None else None,
-            plan_file=plan_file,
-            address=wanted.address,
-            soak=(soak := _soak(wanted, prepared, tell)),
-        )
+            except BaseException:  # Ctrl-C above all: nothing may go on behind the user's back
+                stopper.stop()
+                raise
+    soak = _soak(wanted, prepared, tell)
+    case = Case(
+        host=this_host(),
+        inventory=whole,
+        engine=engine(),
+        gpu_states=states(),
+        model=model,
+        model_error=model_error,
+        plan=prepared.plan if prepared is not None else None,
+        plan_file=plan_file,
+        address=wanted.address,
+        soak=soak,
+    )
     answers = examine(case, CHECKS, lambda check: tell(check.question))
     spent = soak.seconds if soak is not None else 0.0
     return Examined(case, answers, time.monotonic() - begun - spent)
@@ -133,7 +140,7 @@ def _read(text: str) -> tuple[ModelSpec | None, MoestroError | None]:
         return None, error
 
 
-def _look_at(spec: ModelSpec, full: bool, pool: ThreadPoolExecutor) -> Callable[[], ModelCase]:
+def _look_at(spec: ModelSpec, full: bool, tell: Tell, stopper: Stopper) -> Callable[[], ModelCase]:
     """Begins to look at a model's files, template and tokenizer; the result waits for the end."""
     from moestro.doctor.template.text_reports import look_at_text
     from moestro.model.completeness import look_at_files
@@ -141,18 +148,30 @@ def _look_at(spec: ModelSpec, full: bool, pool: ThreadPoolExecutor) -> Callable[
     paths = tuple(Path(file.location) for file in spec.files)
     here = all(path.is_file() for path in paths)
     limit = _EVERYTHING if full else HASHED_AT_ONCE_BYTES
-    files = pool.submit(look_at_files, spec, hash_up_to_bytes=limit) if here else None
-    verdict = pool.submit(verdict_of, paths) if here else None
-    words = pool.submit(look_at_text, spec)
+
+    def progress(done_bytes: int) -> None:
+        tell(f"computing the files' SHA-256: {format_bytes(done_bytes)}")
+
+    looked = partial(
+        look_at_files,
+        spec,
+        hash_up_to_bytes=limit,
+        hash_up_to_seconds=None if full else HASHED_AT_ONCE_SECONDS,
+        progress=progress,
+    )
+    files = begin(partial(_or_error, looked)) if here else None
+    verdict = begin(partial(_or_error, partial(verdict_of, paths))) if here else None
+    words = begin(partial(look_at_text, spec, stopper))
 
     def result() -> ModelCase:
+        stored = None if verdict is None else verdict()
         return ModelCase(
             spec=spec,
             paths=paths if here else (),
-            completeness=None if files is None else files.result(),
-            template=words.result().template,
-            tokenizer=words.result().tokenizer,
-            verdict=None if verdict is None else verdict.result(),
+            completeness=None if files is None else files(),
+            template=words().template,
+            tokenizer=words().tokenizer,
+            verdict=None if isinstance(stored, MoestroError) else stored,
         )
 
     return result

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moestro.cli.options import json_option
-from moestro.errors import MoestroError, NotAPlan, UsageError
+from moestro.errors import MoestroError, UsageError
 from moestro.gateway.defaults import DEFAULT_HOST
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ TARGETS = (
 """Names of `moestro.export.targets`, for the help; a test holds the two together."""
 
 PORT = 8080
-_MOST_BYTES = 16 << 20
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]{0,254}|::[A-Fa-f0-9:.%]*", re.ASCII)
 
 
@@ -37,7 +36,7 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]{0,254}|::[A-Fa-f0-9:.%]*", re.A
     "--out",
     metavar="FOLDER|FILE",
     default=None,
-    help="Write there instead of printing; a folder gets the files under their usual names.",
+    help="Write there instead of printing (`-`); a folder gets the files under their usual names.",
 )
 @click.option(
     "--host",
@@ -55,7 +54,7 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]{0,254}|::[A-Fa-f0-9:.%]*", re.A
     help="Port of the server.",
 )
 @click.option("--force", is_flag=True, help="Write over files that are there.")
-@click.option("--anyway", is_flag=True, help="Export a plan that does not fit all the same.")
+@click.option("--anyway", is_flag=True, help="Export a plan that fails all the same.")
 @json_option
 def command(
     source: str,
@@ -76,11 +75,18 @@ def command(
     target = _target(name)
     if not _HOST.fullmatch(host):
         raise UsageError(f"{host!r} is not an address.", hint="Like --host 127.0.0.1.")
-    plan = _plan(source, anyway=anyway)
+    if out == "":
+        raise UsageError("--out names no file.", hint="Like --out . for this folder.")
+    plan = _plan(source)
+    if not anyway:
+        _refuse_failing(plan)
+    from moestro.cli.export_files import at_home
     from moestro.export.deployment import Deployment
 
-    exported = target.export(Deployment.of(plan, host, port))
+    exported = target.export(Deployment.of(at_home(plan), host, port))
     written = []
+    if out == "-":
+        out = None
     if out is not None:
         from moestro.cli.export_files import write
 
@@ -115,29 +121,36 @@ def _target(name: str | None) -> Target:
     raise UsageError(f"There is no target {name!r}.", hint=hint)
 
 
-def _plan(source: str, *, anyway: bool) -> PlanFile:
-    """The plan in a file or on standard input, or of a model on this machine.
-
-    Raises:
-        MoestroError: it cannot be read, or does not fit and `anyway` is not given.
-    """
-    from moestro.planning.plan_file import PlanFile
+def _plan(source: str) -> PlanFile:
+    """The plan in a file or on standard input, or of a model on this machine."""
+    from moestro.planning.plan_file import MOST_BYTES, PlanFile
 
     if source == "-":
-        found = _from_stdin()
-    elif _looks_like_a_plan(Path(source)):
-        found = PlanFile.read(Path(source))
-    else:
-        found = _planned_here(source, anyway=anyway)
-    if found.fits is False and not anyway:
+        return PlanFile.from_bytes(sys.stdin.buffer.read(MOST_BYTES + 1), "Standard input")
+    if _looks_like_a_plan(Path(source)):
+        return PlanFile.read(Path(source))
+    from moestro.cli.planning import plan_of, seen_by_engine
+    from moestro.hardware import this_inventory
+    from moestro.planning import Wishes
+
+    return PlanFile.of(plan_of(source, seen_by_engine(this_inventory()), Wishes()))
+
+
+def _refuse_failing(plan: PlanFile) -> None:
+    """Raises MoestroError: with these settings the server would not start, or not for long."""
+    for finding in plan.findings:
+        evidence = f": {finding.evidence}" if finding.evidence else ""
+        raise MoestroError(
+            f"{finding.title}{evidence}.",
+            hint=f"{finding.fix or 'See moestro plan.'} --anyway exports it all the same.",
+            code=finding.code,
+        )
+    if plan.fits is False:
         raise MoestroError(
             "The plan does not fit its machine.",
             hint="moestro plan says what would fit; --anyway exports it all the same.",
             code="memory-short",
         )
-    from moestro.cli.export_files import at_home
-
-    return at_home(found)
 
 
 def _looks_like_a_plan(path: Path) -> bool:
@@ -149,43 +162,3 @@ def _looks_like_a_plan(path: Path) -> bool:
             return file.read(64).lstrip().startswith(b"{")
     except (OSError, ValueError):
         return False
-
-
-def _from_stdin() -> PlanFile:
-    from moestro.model.words import shown
-    from moestro.planning.plan_file import PlanFile
-
-    data = sys.stdin.buffer.read(_MOST_BYTES + 1)
-    what = "Standard input"
-    if len(data) > _MOST_BYTES:
-        raise NotAPlan(f"{what} is too large to be a plan.")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise NotAPlan(
-            f"{what} is not JSON, so it is not a plan.",
-            hint=f"moestro plan MODEL --json | moestro export - --to {TARGETS[0]}",
-        ) from error
-    if isinstance(value, dict) and isinstance(value.get("error"), dict):
-        said = shown(str(value["error"].get("message")), 300)
-        raise NotAPlan(f"Making the plan on standard input failed: {said}")
-    return PlanFile.from_json(value, what)
-
-
-def _planned_here(source: str, *, anyway: bool) -> PlanFile:
-    from moestro.cli.planning import plan_of, seen_by_engine
-    from moestro.findings import Severity
-    from moestro.hardware import this_inventory
-    from moestro.planning import Wishes
-    from moestro.planning.plan_file import PlanFile
-
-    plan = plan_of(source, seen_by_engine(this_inventory()), Wishes())
-    for finding in (*plan.model.findings, *plan.findings):
-        if finding.severity is Severity.FAIL and not anyway:
-            evidence = f": {finding.evidence}" if finding.evidence else ""
-            raise MoestroError(
-                f"{finding.title}{evidence}.",
-                hint=f"{finding.fix or 'See moestro plan.'} --anyway exports it all the same.",
-                code=finding.code,
-            )
-    return PlanFile.of(plan)

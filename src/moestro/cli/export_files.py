@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -10,13 +12,13 @@ from pathlib import Path
 
 from moestro.errors import MoestroError, UsageError
 from moestro.export.target import File
-from moestro.planning.plan_file import PlanFile
+from moestro.planning.plan_file import PlanFile, legible
 
 
 def at_home(plan: PlanFile) -> PlanFile:
     """The same plan with the full paths of those files that are here: a service starts elsewhere
-    than the plan was made. A link leads out of a folder that a container is shown, so its end is
-    named; a hub's cache is made of links that stay within it."""
+    than the plan was made. Links keep their names, which tell what the model is called and which
+    part of it this is."""
     model = plan.model
     return replace(
         plan,
@@ -32,10 +34,7 @@ def _full(location: str) -> str:
     if not os.path.exists(location):
         return location
     path = os.path.abspath(location)
-    in_a_hub = "/snapshots/" in path and "/models--" in path
-    if os.path.islink(path) and not in_a_hub:
-        path = os.path.realpath(path)
-    return path if path.isprintable() else location
+    return path if legible(path) else location
 
 
 def write(files: Sequence[File], out: str, *, force: bool) -> list[Path]:
@@ -44,7 +43,8 @@ def write(files: Sequence[File], out: str, *, force: bool) -> list[Path]:
 
     Raises:
         UsageError: several files, and `out` is one.
-        MoestroError: a file is there already and `force` is not given, or it cannot be written.
+        MoestroError: a file is there already and `force` is not given, or something else is that
+            no file may take the place of, or it cannot be written.
     """
     folder = os.path.isdir(out) or len(files) > 1 or out.endswith(("/", os.sep))
     if folder and os.path.exists(out) and not os.path.isdir(out):
@@ -60,6 +60,13 @@ def write(files: Sequence[File], out: str, *, force: bool) -> list[Path]:
             hint="--force writes over it; or choose another place with --out.",
             code="already-there",
         )
+    for path in there:
+        if not path.is_file():  # a pipe, a device, a link to nothing
+            raise MoestroError(
+                f"{path} is not a file that could be written over.",
+                hint="Choose another place with --out; --out - prints.",
+                code="not-written",
+            )
     for file, path in zip(files, paths, strict=True):
         _write(file.text, path)
     return paths
@@ -70,15 +77,19 @@ def _many(count: int) -> str:
 
 
 def _write(text: str, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
+    """All of it or nothing, where a link leads if `path` is one, readable as any new file is."""
+    end = path.resolve()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        end.parent.mkdir(parents=True, exist_ok=True)
+        number, part = tempfile.mkstemp(dir=end.parent, prefix=".moestro-")
         try:
-            part.write_text(text, encoding="utf-8", newline="\n")
-            part.replace(path)
+            with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
+                os.chmod(part, _mode(end))
+                file.write(text)
+            os.replace(part, end)
         except OSError:
             with suppress(OSError):
-                part.unlink(missing_ok=True)
+                os.unlink(part)
             raise
     except OSError as error:
         raise MoestroError(
@@ -86,3 +97,13 @@ def _write(text: str, path: Path) -> None:
             hint="Choose another place with --out.",
             code="not-written",
         ) from error
+
+
+def _mode(path: Path) -> int:
+    """What the file has, or a new one would get."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask

@@ -70,7 +70,7 @@ def to_json(spec: ModelSpec) -> dict[str, Any]:
             "original_context_length": rope.original_context,
         },
         "tokenizer": spec.tokenizer,
-        "has_chat_template": spec.chat_template is not None,
+        "has_chat_template": spec.chat_template_bytes is not None,
         "projector": None
         if spec.projector is None
         else {"location": spec.projector.location, "size_bytes": spec.projector.size_bytes},

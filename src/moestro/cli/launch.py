@@ -11,15 +11,16 @@ from pathlib import Path
 from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
 from moestro.cli.quick_checks import with_quick_checks
 from moestro.cli.resolve import resolve
+from moestro.doctor.case import Address
 from moestro.engine import EngineRequest
 from moestro.errors import ModelUnsupported, MoestroError
 from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, this_inventory
 from moestro.model import HubRef, ModelSpec, Reference, Url, read_model
 from moestro.model.splits import model_name
-from moestro.model.words import shown
 from moestro.planning import Plan, Planner, Wishes, make_plan
 from moestro.verify.stored import StoredVerdict, verdict_of
+from moestro.words import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,11 @@ class Prepared:
         return EngineRequest(self.path, self.name, self.plan.settings, beside)
 
 
-def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
+def prepare(
+    text: str, wishes: Wishes, *, anyway: bool = False, address: Address | None = None
+) -> Prepared:
     """Reads the model that `text` names, fetches it if it is elsewhere, plans it, and runs the
-    doctor's quick checks.
+    doctor's quick checks. `address` is where others will reach it, None if nobody will.
 
     A model that cannot run here is refused from its header, before its download.
 
@@ -67,7 +70,7 @@ def prepare(text: str, wishes: Wishes, *, anyway: bool = False) -> Prepared:
 
     def look(at: Reference) -> Prepared:
         found = _prepared(at, text, machine, whole.identity, wishes, chosen)
-        plan = with_quick_checks(found.plan, machine, stored_verdict(found.model))
+        plan = with_quick_checks(found.plan, machine, stored_verdict(found.model), address)
         if not anyway:
             refuse_failures((*found.model.findings, *plan.findings))
         return replace(found, plan=plan)

@@ -18,9 +18,8 @@ from moestro.cli.show_plan import anatomy_line, machine_line, plan_name
 from moestro.doctor.case import Case
 from moestro.doctor.examine import Answer
 from moestro.engine.facts import EngineFacts
-from moestro.findings import Finding, Severity
+from moestro.findings import WORST_FIRST, Finding, Severity, worst_first
 
-WORST_FIRST = (Severity.FAIL, Severity.WARN, Severity.UNKNOWN, Severity.INFO, Severity.OK)
 _STYLES = {
     Severity.FAIL: "bold red",
     Severity.WARN: "yellow",
@@ -39,11 +38,10 @@ def show_doctor(case: Case, answers: Sequence[Answer], seconds: float, console: 
     """What is wrong first, then in a line each what is well."""
     console.print(_head(case))
     findings = [finding for answer in answers for finding in answer.findings]
-    for severity in WORST_FIRST[:-1]:
-        for finding in findings:
-            if finding.severity is severity:
-                console.print()
-                console.print(finding_table(finding))
+    for finding in worst_first(findings):
+        if finding.severity is not Severity.OK:
+            console.print()
+            console.print(finding_table(finding))
     console.print()
     console.print(_well(answers))
     console.print()
@@ -95,36 +93,49 @@ def _sum(findings: Sequence[Finding], answers: Sequence[Answer], seconds: float)
 
 
 def report_block(case: Case, answers: Sequence[Answer], seconds: float) -> str:
-    """Markdown to paste into a bug report. Home folders and the like are left out."""
-    lines = ["### moestro doctor", "", "```"]
-    lines.append(f"moestro {__version__}, Python {platform.python_version()}, {_system()}")
-    lines += [f"{name}: {words}" for name, words in _subject(case)]
-    if case.plan is not None:
-        settings = case.plan.settings.to_json()
-        lines.append("settings: " + ", ".join(f"{k}={v}" for k, v in settings.items()))
-        for device in case.plan.ledger.devices:
-            sizes = (device.total_bytes, device.capacity_bytes)
-            lines.append(f"{device.device}: {sizes[0]:,} bytes planned of {sizes[1]}")
+    """Markdown to paste into a bug report. Home folders and what is called after people in them are
+    left out."""
     findings = [finding for answer in answers for finding in answer.findings]
-    lines.append("")
-    for severity in WORST_FIRST[:-1]:
-        for finding in findings:
-            if finding.severity is severity:
-                lines.append(f"{severity}: {finding.code}: {finding.title}")
-                if finding.evidence:
-                    lines.append(f"    {finding.evidence}")
     fine = [finding.code for finding in findings if finding.severity is Severity.OK]
-    lines += [f"ok: {', '.join(fine)}", f"{seconds:.1f} s", "```"]
-    return _anonymous("\n".join(lines)) + "\n"
+    lines = [
+        f"moestro {__version__}, Python {platform.python_version()}, {_system()}",
+        *(f"{name}: {words}" for name, words in _subject(case)),
+        *_planned(case),
+        "",
+        *_troubles(findings),
+        f"ok: {', '.join(fine)}",
+        f"{seconds:.1f} s",
+    ]
+    return "\n".join(["### moestro doctor", "", "```", *map(_anonymous, lines), "```", ""])
+
+
+def _planned(case: Case) -> Iterator[str]:
+    if case.plan is None:
+        return
+    settings = case.plan.settings.to_json()
+    yield "settings: " + ", ".join(f"{name}={value}" for name, value in settings.items())
+    for device in case.plan.ledger.devices:
+        known = device.capacity_bytes
+        capacity = "an unknown size" if known is None else f"{known:,}"
+        yield f"{device.device}: {device.total_bytes:,} bytes planned of {capacity}"
+
+
+def _troubles(findings: Sequence[Finding]) -> Iterator[str]:
+    for finding in worst_first(findings):
+        if finding.severity is not Severity.OK:
+            yield f"{finding.severity}: {finding.code}: {finding.title}"
+            if finding.evidence:
+                yield f"    {finding.evidence}"
 
 
 def _system() -> str:
     return f"{platform.system()} {platform.release()} {platform.machine()}"
 
 
-def _anonymous(text: str) -> str:
-    """Folders named after people become `~`; a fence in a foreign name cannot end the block."""
-    text = text.replace(str(Path.home()), "~")
-    text = re.sub(r"/(home|Users)/[^/\s]+", "~", text)
-    lines = text.split("\n")
-    return "\n".join(line.replace("```", "'''") if line not in ("```",) else line for line in lines)
+def _anonymous(line: str) -> str:
+    """One line, in which folders called after people are `~`, and which cannot end the block."""
+    home = str(Path.home())
+    if len(home) > 1:
+        line = re.sub(rf"{re.escape(home)}(?=/|$|[\s:,;])", "~", line)
+    line = re.sub(r"/(?:home|Users)/[^/\s]+", "~", line)
+    return " ".join(line.replace("```", "'''").split("\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TextIO
 
 from moestro.export.target import Exported, File, Target
 
-_WIDTH = 80
+_MOST_WIDTH = 80
+_LEAST_WIDTH = 20
 
 
 def show_files(files: Sequence[File], out: TextIO) -> None:
@@ -20,12 +22,22 @@ def show_files(files: Sequence[File], out: TextIO) -> None:
         out.write(file.text)
 
 
-def show_advice(target: Target, exported: Exported, written: Sequence[Path], out: TextIO) -> None:
-    """What could not be said, and how to use what was."""
-    out.write("\n".join([*_lines(target, exported, written), ""]))
+def show_advice(
+    target: Target,
+    exported: Exported,
+    written: Sequence[Path],
+    out: TextIO,
+    width: int | None = None,
+) -> None:
+    """What could not be said, and how to use what was. `width` None is the terminal's."""
+    if width is None:
+        width = max(min(shutil.get_terminal_size().columns, _MOST_WIDTH), _LEAST_WIDTH)
+    out.write("\n".join([*_lines(target, exported, written, width), ""]))
 
 
-def _lines(target: Target, exported: Exported, written: Sequence[Path]) -> Iterator[str]:
+def _lines(
+    target: Target, exported: Exported, written: Sequence[Path], width: int
+) -> Iterator[str]:
     for path in written:
         yield f"written: {path}"
     if not written:
@@ -34,26 +46,18 @@ def _lines(target: Target, exported: Exported, written: Sequence[Path]) -> Itera
     if exported.unexpressed:
         yield f"{tool}: not as planned"
         for entry in exported.unexpressed:
-            yield from _wrapped(f"{entry.setting} ({entry.planned})", "  ")
-            yield from _wrapped(entry.instead, "    ")
+            yield from _wrapped(f"{entry.setting} ({entry.planned})", "  ", width)
+            yield from _wrapped(entry.instead, "    ", width)
     else:
         yield f"{tool}: all of the plan is in it"
     if exported.use:
         yield "to use it"
         for step in exported.use:
-            yield from _step(step)
+            # In small letters it is a command, which stays one line so that it can be copied.
+            yield from [f"  {step}"] if step[:1].islower() else _wrapped(step, "  ", width)
 
 
-def _step(step: str) -> Iterator[str]:
-    """A step in small letters is a command, which stays one when it is copied."""
-    lines = _wrapped(step, "  ")
-    if step[:1].islower():
-        lines = [f"{line} \\" for line in _wrapped(step, "  ", _WIDTH - 2)]
-        lines[-1] = lines[-1].removesuffix(" \\")
-    yield from lines
-
-
-def _wrapped(text: str, indent: str, width: int = _WIDTH) -> list[str]:
+def _wrapped(text: str, indent: str, width: int) -> list[str]:
     return textwrap.wrap(
         text,
         width,

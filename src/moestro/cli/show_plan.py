@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from moestro.cli.anatomy import finding_table
-from moestro.findings import Finding, Severity
+from moestro.findings import Finding, Severity, worst_first
 from moestro.hardware import Inventory
 from moestro.model import ModelSpec
 from moestro.model.splits import model_name
 from moestro.planning import Alternative, Estimate, Plan, Settings
 from moestro.units import format_bytes, format_count, format_rate
+from moestro.words import plain
 
 _SILENT = {
     "tensor_split": None,
@@ -46,7 +47,7 @@ def show_plan(plan: Plan, console: Console, *, brief: bool = False) -> None:
     if plan.alternatives and not brief:
         console.print()
         console.print(_alternatives_table(plan))
-    for finding in (*plan.model.findings, *plan.findings):
+    for finding in worst_first((*plan.model.findings, *plan.findings)):
         if finding.severity in (Severity.FAIL, Severity.WARN, Severity.UNKNOWN) or not brief:
             console.print()
             console.print(finding_table(finding))
@@ -106,12 +107,12 @@ def machine_line(machine: Inventory) -> str:
     gpus = " + ".join(_gpu_words(machine)) or "no GPU"
     memory = f"{format_bytes(machine.memory.usable_total_bytes)} RAM"
     processor = machine.cpu.model or machine.cpu.architecture
-    return f"{gpus}; {processor}, {cores}, {memory}"
+    return plain(f"{gpus}; {processor}, {cores}, {memory}")
 
 
 def anatomy_line(model: ModelSpec) -> str:
     """A model in a few words."""
-    words = [model.architecture, f"{format_count(model.parameters)} parameters"]
+    words = [plain(model.architecture), f"{format_count(model.parameters)} parameters"]
     if model.experts is not None:
         words.append(f"{format_count(model.parameters_active)} active")
         words.append(f"{model.experts.used} of {model.experts.count} experts")
@@ -123,8 +124,8 @@ def anatomy_line(model: ModelSpec) -> str:
 def plan_name(plan: Plan) -> str:
     """What the model of a plan is called: its file's name without its ending, or its folder's."""
     if plan.model.format != "gguf" and plan.model.name is not None:
-        return plan.model.name
-    return model_name(PurePath(plan.model.files[0].location))
+        return plain(plan.model.name)
+    return plain(model_name(PurePath(plan.model.files[0].location)))
 
 
 def _gpu_words(machine: Inventory) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Callable
@@ -97,11 +98,11 @@ async def _watch(
 ) -> None:
     stretch = max(seconds / STRETCHES, LEAST_STRETCH_SECONDS)
     begun = last = time.monotonic()
-    tokens, ticks = load.tokens, _ticks()
+    tokens, times = load.tokens, processor_times(engine.pid)
     while last - begun < seconds and not load.failures:
         await asyncio.sleep(stretch)
         now = time.monotonic()
-        now_tokens, now_ticks = load.tokens, _ticks()
+        now_tokens, now_times = load.tokens, processor_times(engine.pid)
         states = await asyncio.to_thread(read_gpu_states, prepared.plan.hardware) or ()
         heats = [state.temperature_c for state in states if state.temperature_c is not None]
         samples.append(
@@ -112,11 +113,12 @@ async def _watch(
                 gpu_temperature_c=max(heats, default=None),
                 gpu_reasons=tuple(sorted({r for s in states for r in s.reasons or ()})),
                 rss_bytes=_own_bytes(engine.pid),
-                stolen=_stolen(ticks, now_ticks),
+                stolen=now_times.stolen_since(times),
+                others=now_times.others_since(times),
             )
         )
         progress(now - begun)
-        last, tokens, ticks = now, now_tokens, now_ticks
+        last, tokens, times = now, now_tokens, now_times
 
 
 def _hottest() -> float | None:
@@ -135,21 +137,55 @@ def _hottest() -> float | None:
     return max(values, default=None)
 
 
-def _ticks() -> tuple[float, float] | None:
-    """Of all processors' time since boot: what went to others (steal), and all of it."""
+@dataclass(frozen=True, slots=True)
+class ProcessorTimes:
+    """Seconds of all processors since the boot: `whole` with idling, `busy` with programs, `stolen`
+    by the machine's own host (None where the kernel does not count it). `own` is what the engine
+    and this process had of `busy`, None once one of them has ended."""
+
+    whole: float
+    busy: float
+    stolen: float | None
+    own: float | None
+
+    def stolen_since(self, before: ProcessorTimes) -> float | None:
+        """The part of all processors' time that the host gave to others."""
+        if self.stolen is None or before.stolen is None:
+            return None
+        return self._share(before, self.stolen - before.stolen)
+
+    def others_since(self, before: ProcessorTimes) -> float | None:
+        """The part of all processors' time that went to other processes."""
+        if self.own is None or before.own is None:
+            return None
+        return self._share(before, self.busy - before.busy - (self.own - before.own))
+
+    def _share(self, before: ProcessorTimes, seconds: float) -> float | None:
+        whole = self.whole - before.whole
+        # The kernel counts ticks here and nanoseconds there, so a little may be missing.
+        return min(max(seconds / whole, 0.0), 1.0) if whole > 0 else None
+
+
+def processor_times(engine: int | None) -> ProcessorTimes:
+    """Now; `engine` is the engine's process."""
     import psutil
 
     times = psutil.cpu_times()
-    steal = getattr(times, "steal", None)
     # A guest's time is counted as the user's already.
     whole = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-    return None if steal is None else (steal, whole)
-
-
-def _stolen(before: tuple[float, float] | None, after: tuple[float, float] | None) -> float | None:
-    if before is None or after is None or after[1] <= before[1]:
-        return None
-    return (after[0] - before[0]) / (after[1] - before[1])
+    own: float | None = 0.0
+    for pid in (os.getpid(), engine):
+        try:
+            used = psutil.Process(pid).cpu_times() if pid is not None else None
+        except psutil.Error:
+            used = None
+        own = None if own is None or used is None else own + used.user + used.system
+    return ProcessorTimes(
+        whole=whole,
+        busy=times.user + getattr(times, "nice", 0.0) + times.system,
+        stolen=getattr(times, "steal", None),
+        own=own,
+    )
 
 
 def _own_bytes(pid: int | None) -> int | None:

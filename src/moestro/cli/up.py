@@ -17,6 +17,7 @@ import click
 
 from moestro.cli.launch import Prepared, prepare
 from moestro.cli.options import address_options, engine_options, json_option, wishes_of
+from moestro.doctor.case import Address
 from moestro.engine import Engine
 from moestro.errors import MoestroError
 from moestro.gateway.client import Answer, EndpointClient
@@ -63,7 +64,8 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
     if not ip_address(listener.getsockname()[0]).is_loopback:
         to_stderr(f"warning: anyone who reaches {host}:{port} can use the model; there is no key.")
     try:
-        prepared = prepare(model, wishes_of(options), anyway=anyway)
+        where = Address(*listener.getsockname()[:2])
+        prepared = prepare(model, wishes_of(options), anyway=anyway, address=where)
     except BaseException:
         listener.close()
         raise

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from moestro.model.words import shown
 from moestro.routing.interval import Interval
+from moestro.words import shown
 
 CANDIDATE, REFERENCE = "#d55e00", "#0072b2"
 """From the palette of Okabe and Ito, which colour-blind people can tell; dashes and markers differ

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from moestro.findings import Finding, Severity
-from moestro.model.words import shown
 from moestro.routing.interval import Interval
 from moestro.routing.paired import PairedRouting
 from moestro.verify.divergence import Divergence
@@ -15,6 +14,7 @@ from moestro.verify.judge import worst_layer
 from moestro.verify.policy import Limit, Policy
 from moestro.verify.repetition import Repetition
 from moestro.verify.verdict import Verdict, Verification
+from moestro.words import shown
 
 REJECT_GATE = (
     "KL divergence is a reject gate, not a ranking: of two files that pass, the one with the lower "

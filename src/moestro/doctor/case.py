@@ -40,7 +40,7 @@ class ModelCase:
 
     spec: ModelSpec
     paths: tuple[Path, ...] = ()
-    completeness: Completeness | None = None
+    completeness: Completeness | MoestroError | None = None
     template: TemplateReport | MoestroError | None = None
     tokenizer: TokenizerReport | MoestroError | None = None
     verdict: StoredVerdict | None = None

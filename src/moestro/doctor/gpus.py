@@ -18,6 +18,13 @@ class CaseGpu:
     gpu: Gpu
     state: GpuState | None
 
+    @property
+    def chosen(self) -> str:
+        """The words with which nvidia-smi means this card alone; none where nothing tells its
+        slot."""
+        bus_id = self.state.bus_id if self.state is not None else None
+        return f" -i {bus_id}" if bus_id is not None else ""
+
 
 def gpus_of(case: Case) -> Iterator[CaseGpu]:
     """NVIDIA's and AMD's: of Apple's nothing here can be told."""

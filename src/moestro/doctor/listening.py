@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from http.client import HTTPConnection, HTTPException
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from moestro import words
 from moestro.doctor.case import Address
+from moestro.hardware.nvidia import within
+
+_ASK_SECONDS = 0.5
+_MOST_BYTES = 1 << 16
 
 Place = tuple[socket.AddressFamily, Any]
 """Family and address of a socket."""
@@ -31,7 +38,29 @@ def only_this_machine(place: Place) -> bool:
     return ip.is_loopback
 
 
+def served_model(place: Place) -> str | None:
+    """The model that a moestro serves there already; None if anything else listens, or nothing
+    that answers in half a second. Asks this machine only."""
+    ip = ip_address(str(place[1][0]).partition("%")[0])
+    if not (only_this_machine(place) or ip.is_unspecified):
+        return None
+    loopback = "::1" if isinstance(ip, IPv6Address) and ip.ipv4_mapped is None else "127.0.0.1"
+    return within(_ASK_SECONDS, lambda: _listed_model(loopback, int(place[1][1])))
+
+
+def _listed_model(host: str, port: int) -> str | None:
+    connection = HTTPConnection(host, port, timeout=_ASK_SECONDS)
+    try:
+        connection.request("GET", "/v1/models")
+        listed = json.loads(connection.getresponse().read(_MOST_BYTES))["data"][0]
+        mine = listed["owned_by"] == "moestro"
+        return words.shown(str(listed["id"])) if mine else None
+    except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    finally:
+        connection.close()
+
+
 def shown(address: Address) -> str:
-    host = address.host if len(address.host) <= 80 else address.host[:79] + "…"
-    host = host if host.isprintable() else repr(host)
+    host = words.shown(address.host, 80)
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"

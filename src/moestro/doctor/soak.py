@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class SoakSample:
     """A stretch of the soak, `at_seconds` from its start. Temperatures in °C, None where no sensor
     tells; `rss_bytes` is the engine's memory that is its own (RssAnon and swap).
-    `stolen` is the part of the processor's time that the machine's own host gave to others."""
+    Of all processors' time, `stolen` is the part that the machine's own host gave to others, and
+    `others` the part that went to processes which are neither the engine nor the soak."""
 
     at_seconds: float
     tokens_per_second: float
@@ -18,6 +19,7 @@ class SoakSample:
     gpu_reasons: tuple[str, ...] = ()
     rss_bytes: int | None = None
     stolen: float | None = None
+    others: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+TemplateVerdict = Literal["accepted", "refused", "crashed", "endless"]
+"""What the engine's parser makes of a chat template. `crashed`: its process died of it. `endless`:
+it takes more time or memory than any template needs."""
 
 
 @dataclass(frozen=True, slots=True)

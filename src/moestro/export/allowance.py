@@ -23,7 +23,7 @@ def memory_limit_bytes(deployment: Deployment) -> int | None:
     shared = (
         deployment.memory[f"GPU{number}"].total_bytes
         for number, gpu in enumerate(deployment.plan.hardware.gpus)
-        if gpu.shared and f"GPU{number}" in deployment.memory
+        if gpu.shared
     )
     planned = deployment.host_bytes + sum(shared)
     return _whole(planned + min(planned // 10, _MOST_HEADROOM_BYTES) + GIB, MIB)

@@ -6,6 +6,7 @@ import ipaddress
 from typing import Any
 
 from moestro.errors import UsageError
+from moestro.export.address import url
 from moestro.export.allowance import memory_limit_bytes, start_seconds
 from moestro.export.container import (
     MODELS,
@@ -20,7 +21,7 @@ from moestro.export.container import (
 )
 from moestro.export.deployment import Deployment
 from moestro.export.heading import heading
-from moestro.export.model_folder import ModelFolder
+from moestro.export.model_files import ModelFiles, inside
 from moestro.export.target import Exported, File, Target
 from moestro.export.yaml_text import yaml_text
 from moestro.units import MIB
@@ -30,24 +31,23 @@ _LOOPBACK = "127.0.0.1"
 
 
 def export(deployment: Deployment) -> Exported:
-    folder = ModelFolder.of(deployment)
+    files = ModelFiles.of(deployment)
     name = safe_name(deployment)
     left = not_in_a_container(deployment)
     text = yaml_text(
-        {"name": name, "services": {"llama-server": _service(deployment, folder)}},
+        {"name": name, "services": {"llama-server": _service(deployment, files)}},
         comments=(*heading(deployment, left), "", *WHICH_IMAGE, *_comments(deployment)),
     )
-    address = _address(deployment.host)
-    url = f"http://{f'[{address}]' if ':' in address else address}:{deployment.port}"
     return Exported(
         (File("compose.yaml", text),),
         left,
         (
-            *folder.steps(),
+            *files.steps(),
             READABLE,
+            "For a key that clients must give, write LLAMA_API_KEY=KEY into a file .env beside "
+            "compose.yaml.",
             "docker compose up --detach --wait",
-            f"Clients call it at {url}/v1.",
-            "With a key: LLAMA_API_KEY=… docker compose up --detach --wait",
+            f"Clients call it at {url(deployment)}/v1.",
         ),
     )
 
@@ -61,10 +61,10 @@ def _comments(deployment: Deployment) -> tuple[str, ...]:
     return ()
 
 
-def _service(deployment: Deployment, folder: ModelFolder) -> dict[str, Any]:
+def _service(deployment: Deployment, files: ModelFiles) -> dict[str, Any]:
     service: dict[str, Any] = {
         "image": image(deployment),
-        "command": [_literal(argument) for argument in arguments(deployment, folder)],
+        "command": [_literal(argument) for argument in arguments(deployment)],
         # Empty is none: llama-server takes no notice of an empty key.
         "environment": {"LLAMA_API_KEY": "${LLAMA_API_KEY:-}"},
         "ports": [
@@ -78,11 +78,12 @@ def _service(deployment: Deployment, folder: ModelFolder) -> dict[str, Any]:
         "volumes": [
             {
                 "type": "bind",
-                "source": _literal(folder.path),
-                "target": MODELS,
+                "source": _literal(path),
+                "target": _literal(inside(MODELS, path)),
                 "read_only": True,
                 "bind": {"create_host_path": False},
             }
+            for path in files.paths
         ],
         "restart": "unless-stopped",
         "stop_grace_period": "30s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from moestro.export.location import file_name, is_safetensors
 from moestro.gateway.defaults import DEFAULT_HOST
 from moestro.model.splits import model_name
 from moestro.planning.plan_file import PlanFile, PlannedMemory
@@ -25,7 +26,11 @@ class Deployment:
 
     @staticmethod
     def of(plan: PlanFile, host: str = DEFAULT_HOST, port: int = LLAMA_SERVER_PORT) -> Deployment:
-        return Deployment(plan, model_name(PurePath(plan.model.files[0])), host, port)
+        first = plan.model.files[0]
+        if is_safetensors(first):  # numbered parts: it is the folder that has a name
+            return Deployment(plan, file_name(first.rpartition("/")[0]), host, port)
+        name = model_name(PurePath(file_name(first)))
+        return Deployment(plan, name if name.strip() else "model", host, port)
 
     @property
     def settings(self) -> Settings:
@@ -35,6 +40,11 @@ class Deployment:
     def model_path(self) -> str:
         """The file that is given to a server: the first part of a split one."""
         return self.plan.model.files[0]
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """Of all files: the model's, and the projector's last if there is one."""
+        return (*self.plan.model.files, *filter(None, (self.plan.model.projector,)))
 
     @property
     def gpus(self) -> int:
@@ -47,4 +57,4 @@ class Deployment:
     @property
     def host_bytes(self) -> int:
         """What the server takes of main memory."""
-        return self.memory["CPU"].total_bytes if "CPU" in self.memory else 0
+        return self.memory["CPU"].total_bytes

@@ -12,8 +12,9 @@ import struct
 
 from moestro.engine.llama_cpp import derived
 from moestro.engine.llama_cpp.version import EXPECTED_VERSION
-from moestro.errors import NotAPlan
+from moestro.errors import ModelUnsupported, NotAPlan
 from moestro.export.deployment import Deployment
+from moestro.export.location import is_address, is_safetensors
 from moestro.export.target import Unexpressed
 from moestro.planning.settings import INT_MAX, Settings
 from moestro.units import MIB, format_bytes
@@ -24,6 +25,11 @@ RELEASE = f"b{EXPECTED_VERSION.rpartition('.')[2]}"
 
 Flag = tuple[str, str | None]
 """A flag's long name and its value; None where it takes none."""
+
+CORS: Flag = ("--cors-origins", "localhost")
+
+_MOST_THREADS = 512
+"""`GGML_MAX_N_THREADS`; thousands end in a crash."""
 
 
 def server_arguments(
@@ -52,8 +58,14 @@ def flags(
     """The same as pairs, in the order in which people read them.
 
     Raises:
+        ModelUnsupported: not a GGUF, which is all that llama.cpp runs.
         NotAPlan: a number that llama.cpp cannot count.
     """
+    if is_safetensors(deployment.model_path):
+        raise ModelUnsupported(
+            "This plan is for safetensors, and llama.cpp runs GGUF files.",
+            hint="Plan a GGUF of the model, or export to vllm.",
+        )
     settings = deployment.settings
     return (
         *_files(deployment, model_path, projector_path),
@@ -64,6 +76,8 @@ def flags(
         ("--jinja", None),
         ("--host", host or deployment.host),
         ("--port", str(deployment.port if port is None else port)),
+        # Its own default lets every web page that this machine's user visits read its answers.
+        CORS,
         ("--metrics", None),
         ("--no-ui", None),
     )
@@ -71,7 +85,7 @@ def flags(
 
 def unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
     """What no flag of llama-server says as the plan does."""
-    found = list(unreadable(deployment))
+    found = []
     settings = deployment.settings
     if deployment.gpus and (rest := settings.expert_cache_bytes % MIB):
         mib = settings.expert_cache_bytes // MIB
@@ -95,32 +109,16 @@ def unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
     return tuple(found)
 
 
-def unreadable(deployment: Deployment) -> tuple[Unexpressed, ...]:
-    """A model that llama.cpp, whoever runs it, has no reader for."""
-    if not deployment.model_path.lower().endswith(".safetensors"):
-        return ()
-    how = (
-        "llama.cpp reads GGUF files: convert it with its convert_hf_to_gguf.py, and plan with that."
-    )
-    return (Unexpressed("model", deployment.model_path, how),)
-
-
 def alias(deployment: Deployment) -> str:
     """What clients call the model: `--alias` is a list separated by commas, without quoting."""
     return deployment.name.replace(",", "_").strip() or "model"
-
-
-def is_address(location: str) -> bool:
-    """Whether a model's file is still on the web."""
-    return location.startswith(("http://", "https://"))
 
 
 def host_expert_blocks(deployment: Deployment) -> tuple[int, ...]:
     """The blocks whose routed experts stay in main memory, in order."""
     if not deployment.gpus:
         return ()
-    blocks = sorted(set(deployment.plan.model.expert_blocks))
-    return tuple(blocks[: deployment.settings.cpu_expert_layers])
+    return deployment.plan.model.expert_blocks[: deployment.settings.cpu_expert_layers]
 
 
 def _files(
@@ -136,6 +134,7 @@ def _files(
 
 def _memory(settings: Settings, *, accelerated: bool) -> tuple[Flag, ...]:
     prompt_cache_mib = -(-settings.prompt_cache_bytes // MIB)
+    threads = _counted("number of threads", settings.threads, _MOST_THREADS)
     return (
         # The whole cache: the server shares it out among the streams.
         ("--ctx-size", _counted("context times parallel", settings.context * settings.parallel)),
@@ -149,8 +148,8 @@ def _memory(settings: Settings, *, accelerated: bool) -> tuple[Flag, ...]:
         ("--cache-ram", _counted("prompt cache in MiB", prompt_cache_mib)),
         ("--cache-idle-slots" if prompt_cache_mib else "--no-cache-idle-slots", None),
         ("--ctx-checkpoints", str(settings.context_checkpoints)),
-        ("--threads", str(settings.threads)),
-        ("--threads-batch", str(settings.threads)),
+        ("--threads", threads),
+        ("--threads-batch", threads),
     )
 
 
@@ -182,11 +181,11 @@ def _speculation(settings: Settings) -> tuple[Flag, ...]:
     return (("--spec-type", "draft-mtp"), ("--spec-draft-n-max", str(settings.mtp_depth)))
 
 
-def _counted(what: str, number: int) -> str:
-    if number > INT_MAX:
+def _counted(what: str, number: int, most: int = INT_MAX) -> str:
+    if number > most:
         raise NotAPlan(
-            f"The plan's {what} is {number:,}, and llama.cpp counts to {INT_MAX:,}.",
-            hint="Make a smaller plan: moestro plan MODEL --context N --parallel N --json",
+            f"The plan's {what} is {number:,}, and llama.cpp counts to {most:,}.",
+            hint="Make a smaller plan: moestro plan MODEL --context N --parallel N --threads N",
         )
     return str(number)
 

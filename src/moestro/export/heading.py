@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
+import textwrap
 from collections.abc import Sequence
 
+from moestro.export.address import is_loopback
 from moestro.export.deployment import Deployment
 from moestro.export.flags import RELEASE, host_expert_blocks
 from moestro.export.target import Unexpressed
 from moestro.hardware import Inventory
 from moestro.units import format_bytes
+
+_WIDTH = 96
 
 
 def heading(
@@ -17,29 +20,30 @@ def heading(
 ) -> tuple[str, ...]:
     """Lines without a comment sign; `notes` are a target's own. No line has a line break in it,
     whatever the plan holds: a name from a plan file must not become a command."""
-    model = deployment.plan.model
+    plan, model = deployment.plan, deployment.plan.model
     what = f"{deployment.name} ({model.architecture}, {model.quantization or 'unknown types'})"
     lines = [
         f"Made by moestro from its plan for {what}",
-        f"on {_machine(deployment.plan.hardware)}.",
+        f"on {_machine(plan.hardware)}.",
     ]
-    if deployment.plan.fits is not True:
+    if plan.fits is not True:
         lines.append("The plan does not fit that machine, or nobody knows whether it does.")
+    lines += [f"The plan says that it fails: {finding.title}." for finding in plan.findings]
     lines += [*_why_that_many(deployment), *notes]
     if left:
         lines += ["", "Not said here, because there are no words for it:"]
         lines += [f"- {entry.setting} ({entry.planned}): {entry.instead}" for entry in left]
-    return tuple(_one_line(line) for line in lines)
+    return tuple(part for line in lines for part in _wrapped(_one_line(line)))
 
 
 def server_notes(deployment: Deployment) -> tuple[str, ...]:
     """What to know of any llama-server with these flags."""
     notes = [f"For llama.cpp {RELEASE}; older releases do not know every flag."]
-    if not _is_loopback(deployment.host):
-        notes.append(
-            f"Whoever reaches {deployment.host} may use it, unless its environment has a "
-            "LLAMA_API_KEY."
-        )
+    who = "Every program here" if is_loopback(deployment.host) else "Whoever reaches it"
+    notes.append(
+        f"{who} may use it, unless its environment has a LLAMA_API_KEY. Web pages of other hosts "
+        "than localhost cannot read its answers: --cors-origins lets them."
+    )
     return tuple(notes)
 
 
@@ -67,12 +71,17 @@ def _machine(inventory: Inventory) -> str:
     return ", ".join(part for part in (gpus, f"{cores} cores" if cores else "", memory) if part)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _one_line(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def _wrapped(line: str) -> list[str]:
+    """Whatever is long goes on below, set in as an item of a list is."""
+    wrapped = textwrap.wrap(
+        line,
+        _WIDTH,
+        subsequent_indent="  " if line.startswith("- ") else "",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return wrapped or [""]

@@ -16,15 +16,16 @@ from moestro.export.container import (
     MODELS,
     PORT,
     WHICH_IMAGE,
+    arguments,
     image,
     not_in_a_container,
     safe_name,
     vendor,
 )
 from moestro.export.deployment import Deployment
-from moestro.export.flags import is_address, server_arguments
 from moestro.export.heading import heading
-from moestro.export.model_folder import file_name, refuse_safetensors
+from moestro.export.location import is_address
+from moestro.export.model_files import ModelFiles, inside
 from moestro.export.target import Exported, File, Target, Unexpressed
 from moestro.export.yaml_text import yaml_text
 from moestro.units import GIB, MIB
@@ -38,12 +39,12 @@ _RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu"}
 
 
 def export(deployment: Deployment) -> Exported:
-    refuse_safetensors(deployment)
+    ModelFiles.of(deployment)  # their names must not collide in the claim either
     name = safe_name(deployment)
     fill = f"{name}-fill"
     left = (*_for_the_cluster(deployment), *not_in_a_container(deployment))
     server = (_deployment(deployment), _service(deployment))
-    about = (*heading(deployment, left), "", *WHICH_IMAGE)
+    about = (*heading(deployment, left), "", *WHICH_IMAGE, *_HALF)
     files = (
         File(f"{fill}.yaml", yaml_text(_claim(deployment), _fill(deployment), comments=_FILL)),
         File(f"{name}.yaml", yaml_text(*server, comments=about)),
@@ -54,12 +55,16 @@ def export(deployment: Deployment) -> Exported:
         (
             f"kubectl apply -f {fill}.yaml",
             f"kubectl wait --for=condition=Ready --timeout=10m pod/{fill}",
-            *(_copying(place, fill) for place in _locations(deployment)),
+            *(_copying(place, fill) for place in deployment.locations),
+            "The sizes must be those of the originals:",
+            f"kubectl exec {fill} -- ls -l {MODELS}",
             f"kubectl delete pod {fill}",
+            "For a key that clients must give, before the server starts:",
+            f"kubectl create secret generic {name} --from-literal=api-key=KEY",
+            "And the server:",
             f"kubectl apply -f {name}.yaml",
             f"kubectl rollout status deployment/{name} --timeout={start_seconds(deployment)}s",
             f"Clients in its namespace call it at http://{name}:{deployment.port}/v1.",
-            f"With a key: kubectl create secret generic {name} --from-literal=api-key=…",
         ),
     )
 
@@ -72,18 +77,20 @@ _FILL = (
 )
 
 
-def _locations(deployment: Deployment) -> tuple[str, ...]:
-    planned = deployment.plan.model
-    return (*planned.files, *filter(None, (planned.projector,)))
+_HALF = (
+    "Half of the planned threads are asked for as processors: a node keeps some for itself, and a",
+    "Pod that asks for all of them stays pending.",
+)
 
 
 def _copying(location: str, fill: str) -> str:
-    """The command that brings one file into the claim."""
-    inside = f"{MODELS}/{file_name(location)}"
+    """The command that brings one file into the claim. `kubectl cp` takes what stands before a
+    colon in a path for a Pod."""
+    there = shlex.quote(inside(MODELS, location))
     if is_address(location):
-        curl = f"curl --location --fail --output {shlex.quote(inside)} {shlex.quote(location)}"
+        curl = f"curl --location --fail --output {there} {shlex.quote(location)}"
         return f"kubectl exec {fill} -- {curl}"
-    return f"kubectl cp --retries=10 {shlex.quote(location)} {shlex.quote(f'{fill}:{inside}')}"
+    return f"kubectl exec --stdin {fill} -- tee {there} < {shlex.quote(location)} > /dev/null"
 
 
 def _for_the_cluster(deployment: Deployment) -> tuple[Unexpressed, ...]:
@@ -233,20 +240,11 @@ def _mounts(*, read_only: bool) -> list[dict[str, Any]]:
 
 
 def _server(deployment: Deployment) -> dict[str, Any]:
-    planned = deployment.plan.model
-    projector = planned.projector
-    arguments = server_arguments(
-        deployment,
-        model_path=f"{MODELS}/{file_name(planned.files[0])}",
-        projector_path=None if projector is None else f"{MODELS}/{file_name(projector)}",
-        host="0.0.0.0",
-        port=PORT,
-    )
     secret = {"name": safe_name(deployment), "key": "api-key", "optional": True}
     return {
         "name": "llama-server",
         "image": image(deployment),
-        "args": [_literal(argument) for argument in arguments],
+        "args": [_literal(argument) for argument in arguments(deployment)],
         "env": [{"name": "LLAMA_API_KEY", "valueFrom": {"secretKeyRef": secret}}],
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": _resources(deployment),
@@ -265,14 +263,14 @@ def _literal(text: str) -> str:
 
 
 def _resources(deployment: Deployment) -> dict[str, Any]:
-    """The planned memory is asked for, and a little more granted. Processors are asked for and not
-    limited: a limit makes the engine's threads wait for one another."""
+    """The planned memory is asked for, and a little more granted. Some processors are asked for and
+    none limited: a limit makes the engine's threads wait for one another."""
     host_mib = -(-deployment.host_bytes // MIB)
     limits: dict[str, Any] = dict(_gpus(deployment))
     limit_bytes = memory_limit_bytes(deployment)
     if limit_bytes is not None:
         limits["memory"] = f"{limit_bytes // MIB}Mi"
-    requests = {"cpu": deployment.settings.threads, "memory": f"{host_mib}Mi"}
+    requests = {"cpu": max(deployment.settings.threads // 2, 1), "memory": f"{host_mib}Mi"}
     return {"requests": requests, **_limits(limits)}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 
 from moestro.export.deployment import Deployment
-from moestro.export.flags import PROGRAM, Flag, alias, flags, unexpressed
+from moestro.export.flags import CORS, PROGRAM, Flag, alias, flags, unexpressed
 from moestro.export.heading import comment, heading, server_notes
 from moestro.export.target import Exported, File, Target, Unexpressed
 
@@ -40,7 +40,7 @@ def export(deployment: Deployment) -> Exported:
     head = comment(heading(deployment, left, server_notes(deployment)), ";")
     text = f"{head}\n{body}\nload-on-startup = true\n"
     host, port = shlex.quote(deployment.host), deployment.port
-    use = f"{PROGRAM} --models-preset {FILE} --host {host} --port {port}"
+    use = f"{PROGRAM} --models-preset {FILE} --host {host} --port {port} {CORS[0]} {CORS[1]}"
     return Exported((File(FILE, text),), tuple(left), (use,))
 
 

@@ -2,6 +2,8 @@
 
 llama-swap splits a command as a shell would, without being one: quotes and backslashes work, and
 `${NAME}` is a macro of its own even within quotes. A line that starts with `#` is dropped.
+`${env.NAME}` is replaced wherever it stands in the file, in keys too, in older releases even in
+comments, and one that is not set ends the reading.
 """
 
 from __future__ import annotations
@@ -9,26 +11,24 @@ from __future__ import annotations
 import json
 import shlex
 
+from moestro.export.address import host_port
+from moestro.export.allowance import start_seconds
 from moestro.export.deployment import Deployment
 from moestro.export.flags import PROGRAM, alias, flags, unexpressed
 from moestro.export.heading import comment, heading
-from moestro.export.target import Exported, File, Target
+from moestro.export.target import Exported, File, Target, Unexpressed
 
 FILE = "llama-swap.yaml"
 CHILD_HOST = "127.0.0.1"
 PORT_MACRO = "${PORT}"
-
-DEFAULT_WAIT_SECONDS = 120
-SLOW_DISK_BYTES_PER_SECOND = 250e6
-"""A SATA disk on a bad day; a model is read once before it answers."""
 
 DEFAULT_CONCURRENCY = 10
 """Requests beyond this get 429 where nothing else is said; llama-server queues them."""
 
 
 def export(deployment: Deployment) -> Exported:
-    left = unexpressed(deployment)
-    name = json.dumps(alias(deployment), ensure_ascii=False)  # a double-quoted scalar of YAML too
+    left = (*unexpressed(deployment), *_renamed(deployment))
+    name = json.dumps(key(deployment), ensure_ascii=False)  # a double-quoted scalar of YAML too
     command = [PROGRAM]
     for flag, value in flags(deployment, host=CHILD_HOST):
         if flag == "--port":
@@ -37,7 +37,7 @@ def export(deployment: Deployment) -> Exported:
             command.append(flag if value is None else f"{flag} {word(value)}")
     lines = [
         "# Seconds until the model must be loaded, from a slow disk.",
-        f"healthCheckTimeout: {wait_seconds(deployment.plan.model.tensor_bytes)}",
+        f"healthCheckTimeout: {start_seconds(deployment)}",
         "",
         "models:",
         f"  {name}:",
@@ -54,8 +54,9 @@ def export(deployment: Deployment) -> Exported:
         "  on_startup:",
         f"    preload: [{name}]",
     ]
-    text = comment(heading(deployment, left)) + "\n" + "\n".join(lines) + "\n"
-    address = shlex.quote(_address(deployment))
+    head = comment(heading(deployment, left)).replace("${", "$ {")
+    text = head + "\n" + "\n".join(lines) + "\n"
+    address = shlex.quote(host_port(deployment))
     return Exported((File(FILE, text),), left, (f"llama-swap --config {FILE} --listen {address}",))
 
 
@@ -65,13 +66,17 @@ def word(text: str) -> str:
     return shlex.quote(text).replace("${", "$''{")
 
 
-def wait_seconds(tensor_bytes: int) -> int:
-    return max(DEFAULT_WAIT_SECONDS, round(tensor_bytes / SLOW_DISK_BYTES_PER_SECOND))
+def key(deployment: Deployment) -> str:
+    """What clients call the model. No escape keeps a macro in a key from being one."""
+    return alias(deployment).replace("${", "$_{")
 
 
-def _address(deployment: Deployment) -> str:
-    host = f"[{deployment.host}]" if ":" in deployment.host else deployment.host
-    return f"{host}:{deployment.port}"
+def _renamed(deployment: Deployment) -> tuple[Unexpressed, ...]:
+    name = key(deployment)
+    if name == alias(deployment):
+        return ()
+    how = f"llama-swap reads ${{…}} as a macro: clients call the model {name}."
+    return (Unexpressed("name", deployment.name, how),)
 
 
 TARGET = Target("llama-swap", "llama-swap: configuration", export)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import PurePath
 from typing import Any
 
 from moestro.engine.llama_cpp import derived
 from moestro.export.deployment import Deployment
-from moestro.export.flags import flags, host_expert_blocks, is_address, unreadable
+from moestro.export.flags import flags, host_expert_blocks
+from moestro.export.location import file_name, is_address, operand
 from moestro.export.target import Exported, File, Target, Unexpressed
 from moestro.gateway.defaults import DEFAULT_HOST
 from moestro.units import MIB, format_bytes
@@ -49,7 +49,7 @@ _RUNTIME = "only LM Studio's llama-server runtimes read it, from argumentsOverri
 
 
 def export(deployment: Deployment) -> Exported:
-    name = f"{PurePath(deployment.model_path).name}.json"
+    name = f"{file_name(deployment.model_path)}.json"
     threads = ("llm.prediction.llama.cpuThreads", deployment.settings.threads)
     content = {
         "preset": "",
@@ -61,11 +61,11 @@ def export(deployment: Deployment) -> Exported:
         files=(File(name, text),),
         unexpressed=_unexpressed(deployment),
         use=(
-            f"lms import {shlex.quote(deployment.model_path)}",
+            f"lms import {shlex.quote(operand(deployment.model_path))}",
             f"Put {name} into {FOLDER}/PUBLISHER/REPOSITORY/, the two folders that `lms ls` shows "
             "for the model, while LM Studio is closed.",
             f"lms server start --port {deployment.port}",
-            f"lms load --identifier {shlex.quote(deployment.name)}",
+            f"lms load --identifier={shlex.quote(deployment.name)}",
         ),
     )
 
@@ -153,7 +153,7 @@ def _share(part: int, whole: int) -> float | str:
 
 def _unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
     settings, model = deployment.settings, deployment.plan.model
-    found = list(unreadable(deployment))
+    found: list[Unexpressed] = []
 
     def left(setting: str, planned: str, instead: str) -> None:
         found.append(Unexpressed(setting, planned, instead))

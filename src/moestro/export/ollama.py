@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import PurePath
 
 from moestro.engine.llama_cpp import derived
-from moestro.export.deployment import LLAMA_SERVER_PORT, Deployment
-from moestro.export.flags import flags, is_address, unreadable
+from moestro.export.address import host_port, url
+from moestro.export.allowance import start_seconds
+from moestro.export.deployment import Deployment
+from moestro.export.flags import flags
 from moestro.export.heading import comment, heading
+from moestro.export.location import file_name, is_address
 from moestro.export.target import Exported, File, Target, Unexpressed
-from moestro.gateway.defaults import DEFAULT_HOST
 from moestro.units import format_bytes
 
 MODELFILE = "Modelfile"
 ENVIRONMENT = "ollama.env"
-OLLAMA_PORT = 11434
+_SERVICE = "/etc/systemd/system/ollama.service.d"
 
 ONE_AT_A_TIME = frozenset(
     (
@@ -57,8 +58,17 @@ def export(deployment: Deployment) -> Exported:
         ),
         unexpressed=left,
         use=(
+            "In a shell of its own, which it keeps:",
             f"set -a; . ./{ENVIRONMENT}; ollama serve",
-            f"ollama create {name} -f {MODELFILE}",
+            "Or for the service that Ollama's installer made:",
+            f"sudo install -D --mode 644 {ENVIRONMENT} /etc/ollama/{ENVIRONMENT}",
+            f"sudo install -d {_SERVICE}",
+            f"printf '[Service]\\nEnvironmentFile=/etc/ollama/{ENVIRONMENT}\\n' "
+            f"| sudo tee {_SERVICE}/plan.conf",
+            "sudo systemctl daemon-reload && sudo systemctl restart ollama",
+            "Then, in another shell:",
+            f"set -a; . ./{ENVIRONMENT}; ollama create {name} -f {MODELFILE}",
+            f"Clients call it at {url(deployment)}/v1, by the name {name}.",
         ),
     )
 
@@ -92,6 +102,8 @@ def _environment(deployment: Deployment) -> str:
         # The plan gives all memory to one model, for good.
         "OLLAMA_MAX_LOADED_MODELS": "1",
         "OLLAMA_KEEP_ALIVE": "-1",
+        "OLLAMA_HOST": host_port(deployment),
+        "OLLAMA_LOAD_TIMEOUT": f"{start_seconds(deployment)}s",
     }
     if settings.flash_attention != "auto":
         found["OLLAMA_FLASH_ATTENTION"] = "1" if settings.flash_attention == "on" else "0"
@@ -99,10 +111,6 @@ def _environment(deployment: Deployment) -> str:
         found["OLLAMA_KV_CACHE_TYPE"] = settings.cache_type_k
     if deployment.gpus > 1:
         found["OLLAMA_SCHED_SPREAD"] = "1"
-    if (deployment.host, deployment.port) != (DEFAULT_HOST, LLAMA_SERVER_PORT):
-        port = OLLAMA_PORT if deployment.port == LLAMA_SERVER_PORT else deployment.port
-        host = f"[{deployment.host}]" if ":" in deployment.host else deployment.host
-        found["OLLAMA_HOST"] = f"{host}:{port}"
     return (
         _assignments(found)
         + "\n# Read by the llama-server that Ollama 0.30 and newer start, for each of its models.\n"
@@ -151,7 +159,7 @@ def _gpu_layers(deployment: Deployment) -> int:
 def _unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
     settings, model = deployment.settings, deployment.plan.model
     batch = derived.batch(settings, accelerated=deployment.gpus > 0)
-    found = list(unreadable(deployment))
+    found: list[Unexpressed] = []
 
     def left(setting: str, planned: str, instead: str) -> None:
         found.append(Unexpressed(setting, planned, instead))
@@ -163,7 +171,7 @@ def _unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
             "model",
             f"{len(model.files)} files",
             "Ollama reads models of one file. Join them: llama-gguf-split --merge "
-            f"{PurePath(deployment.model_path).name} OUT.gguf",
+            f"{file_name(deployment.model_path)} OUT.gguf",
         )
     if settings.parallel > 1 and model.architecture in ONE_AT_A_TIME:
         left(

@@ -1,22 +1,22 @@
 """A systemd unit for llama-server: closed in, bounded by the plan, started again when it fails.
 
 The unit runs under a user that exists only while it runs, sees of the file system what it needs,
-and of the homes nothing but the model's folder.
+and of the homes nothing but the model's files.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 from collections.abc import Iterator
 
+from moestro.export.address import is_loopback, url
 from moestro.export.allowance import memory_limit_bytes, start_seconds
-from moestro.export.container import READABLE, RELEASE, safe_name, unlimited, vendor
+from moestro.export.container import READABLE, safe_name, unlimited, vendors
 from moestro.export.deployment import Deployment
-from moestro.export.flags import Flag, flags, unexpressed
+from moestro.export.flags import RELEASE, Flag, flags, unexpressed
 from moestro.export.heading import comment, heading
-from moestro.export.model_folder import ModelFolder
+from moestro.export.model_files import ModelFiles
 from moestro.export.target import Exported, File, Target, Unexpressed
 from moestro.units import MIB
 
@@ -30,20 +30,21 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./=+,@-]+", re.ASCII)
 
 
 def export(deployment: Deployment) -> Exported:
-    folder = ModelFolder.of(deployment)
+    files = ModelFiles.of(deployment)
     unit = f"llama-{safe_name(deployment)}.service"
     left = (*unexpressed(deployment), *unlimited(deployment), *_elsewhere(deployment))
-    lines = "\n".join(_lines(deployment, folder, unit))
+    lines = "\n".join(_lines(deployment, files, unit))
     return Exported(
         (File(unit, f"{comment(heading(deployment, left))}\n{lines}\n"),),
         left,
         (
-            *folder.steps(),
+            *files.steps(),
             f"Install llama.cpp {RELEASE} as {PROGRAM}, or change ExecStart.",
             READABLE,
             f"sudo install --mode 644 {unit} /etc/systemd/system/",
             f"sudo systemctl daemon-reload && sudo systemctl enable --now {unit}",
             f"journalctl --unit {unit} --follow",
+            f"Clients call it at {url(deployment)}/v1.",
         ),
     )
 
@@ -64,27 +65,27 @@ def _elsewhere(deployment: Deployment) -> tuple[Unexpressed, ...]:
     )
 
 
-def _lines(deployment: Deployment, folder: ModelFolder, unit: str) -> Iterator[str]:
+def _lines(deployment: Deployment, files: ModelFiles, unit: str) -> Iterator[str]:
     name = deployment.name.replace("%", "%%")
-    model, projector = folder.inside(folder.path)
-    arguments = flags(deployment, model_path=model, projector_path=projector)
+    arguments = flags(deployment, model_path=files.model, projector_path=files.projector)
     start = start_seconds(deployment)
     yield "[Unit]"
     yield f"Description=llama-server with {name.rstrip(chr(92))}"
     yield "After=network-online.target"
     yield "Wants=network-online.target"
-    if vendor(deployment) == "nvidia":
+    if "nvidia" in vendors(deployment):
         yield "# The program has no right to load the module or to make its devices itself."
         yield "After=modprobe@nvidia_uvm.service"
         yield "Wants=modprobe@nvidia_uvm.service"
-    yield f"RequiresMountsFor={_path(folder.path)}"
+    for path in files.paths:
+        yield f"RequiresMountsFor={_path(path)}"
     yield f"# After {_STARTS} starts that fail it stays down, even if each takes its full time."
     yield f"StartLimitIntervalSec={(_STARTS + 1) * (start + _RESTART_SECONDS)}"
     yield f"StartLimitBurst={_STARTS}"
     yield ""
     yield "[Service]"
     yield "Type=exec"
-    if vendor(deployment) == "nvidia":
+    if "nvidia" in vendors(deployment):
         yield "ExecStartPre=+-/usr/bin/nvidia-modprobe -c=0 -u"
     yield " \\\n    ".join((f"ExecStart={PROGRAM}", *map(_flag, arguments)))
     yield "# Started means: the model is loaded and answers. A large one takes its time."
@@ -99,7 +100,7 @@ def _lines(deployment: Deployment, folder: ModelFolder, unit: str) -> Iterator[s
     yield ""
     yield from _limits(deployment)
     yield ""
-    yield from _walls(deployment, folder)
+    yield from _walls(deployment, files)
     yield ""
     yield "[Install]"
     yield "WantedBy=multi-user.target"
@@ -107,20 +108,9 @@ def _lines(deployment: Deployment, folder: ModelFolder, unit: str) -> Iterator[s
 
 def _waiting(deployment: Deployment) -> str:
     """A shell's words for coming back when the server is ready, or gone."""
-    url = f"http://{_reachable(deployment.host)}:{deployment.port}/health"
-    asking = f"curl --silent --fail --noproxy '*' --output /dev/null {shlex.quote(url)}"
+    health = shlex.quote(f"{url(deployment)}/health")
+    asking = f"curl --silent --fail --noproxy '*' --output /dev/null {health}"
     return f"until {asking}; do kill -0 $MAINPID || exit 1; sleep 1; done"
-
-
-def _reachable(host: str) -> str:
-    """Where this machine itself reaches a server that listens on `host`, as in a URL."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if address.is_unspecified:
-        return "127.0.0.1" if address.version == 4 else "[::1]"
-    return str(address) if address.version == 4 else f"[{address}]"
 
 
 def _limits(deployment: Deployment) -> Iterator[str]:
@@ -134,11 +124,12 @@ def _limits(deployment: Deployment) -> Iterator[str]:
     yield "LimitMEMLOCK=infinity"
 
 
-def _walls(deployment: Deployment, folder: ModelFolder) -> Iterator[str]:
+def _walls(deployment: Deployment, files: ModelFiles) -> Iterator[str]:
     yield "DynamicUser=yes"
-    yield "# Of the homes only the model's folder is there, read-only, wherever it lies."
+    yield "# Of the homes only the model's files are there, read-only, wherever they lie."
     yield "ProtectHome=tmpfs"
-    yield f"BindReadOnlyPaths={_path(folder.path)}"
+    for path in files.paths:
+        yield f"BindReadOnlyPaths={_path(path)}"
     yield "ProtectSystem=strict"
     yield "PrivateTmp=yes"
     yield from _devices(deployment)
@@ -169,27 +160,23 @@ def _walls(deployment: Deployment, folder: ModelFolder) -> Iterator[str]:
 
 
 def _devices(deployment: Deployment) -> Iterator[str]:
-    maker = vendor(deployment)
-    if maker == "nvidia":
-        yield "DevicePolicy=closed"
+    makers = vendors(deployment)
+    if "nvidia" not in makers and "amd" not in makers:
+        yield "PrivateDevices=yes"
+        yield "MemoryDenyWriteExecute=yes"
+        return
+    yield "DevicePolicy=closed"
+    if "nvidia" in makers:
         yield "DeviceAllow=char-nvidia* rwm"
-    elif maker == "amd":
-        yield "DevicePolicy=closed"
+    if "amd" in makers:
         yield "DeviceAllow=char-kfd rw"
         yield "DeviceAllow=char-drm rw"
         yield "SupplementaryGroups=render video"
-    else:
-        yield "PrivateDevices=yes"
-        yield "MemoryDenyWriteExecute=yes"
 
 
 def _network(deployment: Deployment) -> Iterator[str]:
     yield "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX"
-    try:
-        own = ipaddress.ip_address(deployment.host).is_loopback
-    except ValueError:
-        own = deployment.host == "localhost"
-    if own:
+    if is_loopback(deployment.host):
         yield "# It serves this machine alone, and has nothing to ask elsewhere."
         yield "IPAddressDeny=any"
         yield "IPAddressAllow=localhost"

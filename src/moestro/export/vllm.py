@@ -13,10 +13,12 @@ import shlex
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from moestro.export.address import url
 from moestro.export.deployment import Deployment
-from moestro.export.flags import is_address
+from moestro.export.flags import alias
 from moestro.export.heading import comment, heading
-from moestro.export.model_folder import MODELS_FOLDER, file_name
+from moestro.export.location import file_name, is_address, is_safetensors, operand
+from moestro.export.model_files import MODELS_FOLDER
 from moestro.export.target import Exported, File, Target, Unexpressed
 from moestro.planning.settings import CacheType, Settings
 from moestro.units import GIB, format_bytes
@@ -41,7 +43,7 @@ Option = tuple[str, str | None]
 
 def export(deployment: Deployment) -> Exported:
     left = tuple(_unexpressed(deployment))
-    lines = [f"exec vllm serve {shlex.quote(_model(deployment))}"]
+    lines = [f"exec vllm serve {shlex.quote(operand(_model(deployment)))}"]
     lines += [_words(option) for option in _options(deployment)]
     text = f"#!/bin/sh\n{comment((*heading(deployment, left), '', *_ABOUT))}\n"
     text += " \\\n  ".join(lines) + "\n"
@@ -69,23 +71,15 @@ def _model(deployment: Deployment) -> str:
     """A Hugging Face folder by its path; a GGUF by its own."""
     path = deployment.model_path
     if is_address(path):
+        if is_safetensors(path):
+            return MODELS_FOLDER
         return f"{MODELS_FOLDER}/{file_name(path)}"
-    return str(PurePosixPath(path).parent) if _is_folder(deployment) else path
-
-
-def _name(deployment: Deployment) -> str:
-    """A folder's files are numbered parts: it is the folder that has a name."""
-    return PurePosixPath(_model(deployment)).name if _is_folder(deployment) else deployment.name
-
-
-def _is_folder(deployment: Deployment) -> bool:
-    path = deployment.model_path
-    return path.endswith((".safetensors", ".bin")) and not is_address(path)
+    return str(PurePosixPath(path).parent) if is_safetensors(path) else path
 
 
 def _options(deployment: Deployment) -> Iterator[Option]:
     settings = deployment.settings
-    yield "--served-model-name", _name(deployment)
+    yield "--served-model-name", alias(deployment)
     yield "--host", deployment.host
     yield "--port", str(deployment.port)
     yield "--max-model-len", str(settings.context)
@@ -111,7 +105,7 @@ def _is_quantized(settings: Settings) -> bool:
 def _placement(deployment: Deployment) -> Iterator[Option]:
     gpus = deployment.gpus
     if not gpus:
-        cache_bytes = deployment.memory["CPU"].cache_bytes if deployment.memory else 0
+        cache_bytes = deployment.memory["CPU"].cache_bytes
         if cache_bytes:
             yield "--kv-cache-memory-bytes", str(cache_bytes)
         return
@@ -133,17 +127,18 @@ def _utilization(deployment: Deployment) -> float | None:
     each. None where the size of a card or the plan's own memory is not known."""
     shares = []
     for number, gpu in enumerate(deployment.plan.hardware.gpus):
-        planned = deployment.memory.get(f"GPU{number}")
-        if planned is None or not gpu.memory_bytes or deployment.plan.fits is None:
+        if not gpu.memory_bytes or deployment.plan.fits is None:
             return None
-        shares.append((planned.total_bytes + _OWN_BYTES) / gpu.memory_bytes)
+        shares.append(
+            (deployment.memory[f"GPU{number}"].total_bytes + _OWN_BYTES) / gpu.memory_bytes
+        )
     return min(math.ceil(max(shares) * 100) / 100, _MOST_UTILIZATION)
 
 
 def _offloaded_gib(deployment: Deployment) -> float:
     """Weights in host memory for each GPU, in GiB; 0 where the model is on the GPUs. llama.cpp
     keeps the embedding table on the host even then, which vLLM does not."""
-    if not _on_host(deployment) or "CPU" not in deployment.memory:
+    if not _on_host(deployment):
         return 0.0
     weights_bytes = deployment.memory["CPU"].weights_bytes
     return math.ceil(weights_bytes / deployment.gpus / _NO_OPTION_LEAST_BYTES) / 100
@@ -184,7 +179,14 @@ def _unexpressed(deployment: Deployment) -> Iterator[Unexpressed]:
 
 def _about_the_model(deployment: Deployment) -> Iterator[Unexpressed]:
     planned = deployment.plan.model
-    if not _is_folder(deployment):
+    if alias(deployment) != deployment.name:
+        yield Unexpressed(
+            "name",
+            deployment.name,
+            f"Clients call it {alias(deployment)}, as they would with llama-server, which reads a "
+            "comma as the end of a name.",
+        )
+    if not is_safetensors(deployment.model_path):
         yield Unexpressed(
             "model",
             planned.quantization or "GGUF",
@@ -239,7 +241,7 @@ def _about_the_placement(deployment: Deployment) -> Iterator[Unexpressed]:
     settings = deployment.settings
     gpus = deployment.plan.hardware.gpus
     if _on_host(deployment):
-        weights_bytes = deployment.memory["CPU"].weights_bytes if deployment.memory else None
+        weights_bytes = deployment.memory["CPU"].weights_bytes
         yield Unexpressed(
             "cpu_expert_layers" if settings.cpu_expert_layers else "gpu_layers",
             f"{format_bytes(weights_bytes)} of weights computed on the host",
@@ -275,7 +277,9 @@ def _use(deployment: Deployment) -> Iterator[str]:
     planned = deployment.plan.model
     for address in filter(is_address, planned.files):
         yield f"Download into {MODELS_FOLDER}: {address}"
-    if not _is_folder(deployment):
+    if not is_safetensors(deployment.model_path):
         yield f"Put the model's Hugging Face folder in the place of the GGUF in {FILE}."
     yield f"sh {FILE}"
-    yield f"With a key: VLLM_API_KEY=… sh {FILE}"
+    yield f"Clients call it at {url(deployment)}/v1."
+    yield "Or, for a key that clients must give:"
+    yield f"env VLLM_API_KEY=KEY sh {FILE}"

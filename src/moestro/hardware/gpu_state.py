@@ -31,6 +31,8 @@ class GpuState:
     and slot together and hides a slot with too few lanes. `reasons` say what lowers the clocks:
     `thermal`, `power`, `power-brake`, `hardware-slowdown`; an idle card has none. `uncorrected`
     counts memory errors that could not be corrected since the driver was loaded.
+    `power_limit_watts` is what somebody set; a notebook's firmware enforces less by design.
+    `divided`: MIG is on, so that programs get slices of the card, and one slice each.
     `remap_pending`: memory rows wait for a restart to be replaced. `busy` is the share of the last
     moments in which the GPU worked, 0 to 1. `driver_cuda` is the newest CUDA that the driver runs.
     """
@@ -51,6 +53,7 @@ class GpuState:
     remap_pending: bool | None = None
     processes: tuple[GpuProcess, ...] | None = None
     driver_cuda: Version | None = None
+    divided: bool | None = None
 
 
 def read_gpu_states(

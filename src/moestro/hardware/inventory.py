@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 from moestro.errors import HardwareError
 from moestro.findings import Finding, Severity
@@ -16,6 +16,7 @@ from moestro.hardware.gpu import Gpu, Link
 from moestro.hardware.memory import Memory
 from moestro.units import GIB
 
+Facts = TypeVar("Facts")
 InventorySource = Literal["this machine", "catalogue", "file"]
 
 
@@ -91,55 +92,75 @@ class Inventory:
         """
         try:
             return _inventory(value)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise HardwareError(
                 f"This description of a machine is not one that moestro wrote ({error!r})."
             ) from error
 
 
 def _inventory(value: dict[str, Any]) -> Inventory:
-    return Inventory(
-        name=value["name"],
-        source=value["source"],
-        system=str(value["system"]),
-        cpu=_cpu(value["cpu"]),
-        memory=_memory(value["memory"]),
-        disks=tuple(_disk(disk) for disk in value["disks"]),
-        gpus=tuple(_gpu(gpu) for gpu in value["gpus"]),
-        findings=tuple(
-            Finding(**{**finding, "severity": Severity(finding["severity"])})
+    inner = {
+        "cpu": _cpu(value["cpu"]),
+        "memory": _memory(value["memory"]),
+        "disks": tuple(_disk(disk) for disk in value["disks"]),
+        "gpus": tuple(_gpu(gpu) for gpu in value["gpus"]),
+        "findings": tuple(
+            _made(Finding, {**finding, "severity": Severity(finding["severity"])})
             for finding in value["findings"]
         ),
-    )
+    }
+    own = {name: value[name] for name in ("name", "source", "system")}
+    return _made(Inventory, own | inner)
+
+
+_KINDS: dict[str, type] = {"str": str, "int": int, "bool": bool}
+
+
+def _made(kind: type[Facts], value: dict[str, Any]) -> Facts:
+    """`kind` with these values. Its own checks are of facts; here texts are texts, whole numbers
+    whole, and yes and no nothing else.
+
+    Raises TypeError: one of them is of another type.
+    """
+    for field in fields(kind):  # type: ignore[arg-type]
+        name, _, none = str(field.type).partition(" | ")
+        given = value.get(field.name, field.default)
+        if name in _KINDS and type(given) is not _KINDS[name] and not (none and given is None):
+            raise TypeError(f"{field.name} is {given!r}")
+    return kind(**value)
 
 
 def _bandwidth(value: dict[str, Any] | None) -> Bandwidth | None:
-    return None if value is None else Bandwidth(**value)
+    return None if value is None else _made(Bandwidth, value)
 
 
 def _cpu(value: dict[str, Any]) -> Cpu:
-    return Cpu(**{**value, "instruction_sets": tuple(value["instruction_sets"])})
+    sets = tuple(value["instruction_sets"])
+    if not all(isinstance(one, str) for one in sets):
+        raise TypeError(f"instruction_sets is {sets!r}")
+    return _made(Cpu, {**value, "instruction_sets": sets})
 
 
 def _memory(value: dict[str, Any]) -> Memory:
-    return Memory(**{**value, "bandwidth": _bandwidth(value["bandwidth"])})
+    return _made(Memory, {**value, "bandwidth": _bandwidth(value["bandwidth"])})
 
 
 def _disk(value: dict[str, Any]) -> Disk:
     figures = {key: _bandwidth(value[key]) for key in ("sequential", "random")}
-    return Disk(**{**value, **figures})
+    return _made(Disk, {**value, **figures})
 
 
 def _gpu(value: dict[str, Any]) -> Gpu:
     link = value["link"]
     if link is not None:
-        link = Link(**{**link, "bandwidth": _bandwidth(link["bandwidth"])})
+        link = _made(Link, {**link, "bandwidth": _bandwidth(link["bandwidth"])})
     capability = value["capability"]
-    return Gpu(
-        **{
+    return _made(
+        Gpu,
+        {
             **value,
             "link": link,
             "bandwidth": _bandwidth(value["bandwidth"]),
             "capability": None if capability is None else (int(capability[0]), int(capability[1])),
-        }
+        },
     )

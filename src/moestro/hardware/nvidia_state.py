@@ -122,6 +122,7 @@ def _state(card: _Card, index: int, cuda: Version | None, root: Path) -> GpuStat
     uncorrected, since_loaded = 1, 0
     errors = card.ask("nvmlDeviceGetTotalEccErrors", uncorrected, since_loaded)
     rows = card.ask("nvmlDeviceGetRemappedRows")
+    mig = card.ask("nvmlDeviceGetMigMode")  # now, and after the next reset
     slowdown = 1  # NVML_TEMPERATURE_THRESHOLD_SLOWDOWN
     return GpuState(
         index=index,
@@ -131,7 +132,7 @@ def _state(card: _Card, index: int, cuda: Version | None, root: Path) -> GpuStat
         temperature_c=card.number("nvmlDeviceGetTemperature", 0, most=200),
         slowdown_c=card.number("nvmlDeviceGetTemperatureThreshold", slowdown, most=200) or None,
         power_watts=_watts(card.number("nvmlDeviceGetPowerUsage", most=1e7)),
-        power_limit_watts=_watts(card.number("nvmlDeviceGetEnforcedPowerLimit", most=1e7)),
+        power_limit_watts=_watts(card.number("nvmlDeviceGetPowerManagementLimit", most=1e7)),
         default_power_limit_watts=_watts(
             card.number("nvmlDeviceGetPowerManagementDefaultLimit", most=1e7)
         ),
@@ -142,6 +143,7 @@ def _state(card: _Card, index: int, cuda: Version | None, root: Path) -> GpuStat
         remap_pending=None if rows is None else bool(rows[2]),
         processes=_processes(card, root),
         driver_cuda=cuda,
+        divided=None if mig is None else mig[0] == 1,
     )
 
 

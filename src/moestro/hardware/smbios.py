@@ -31,6 +31,10 @@ _CHANNEL = re.compile(r"CHANNEL[ _-]?([A-Z]|\d{1,2})(?![A-Z0-9])")
 _LETTERED = re.compile(r"DIMM[ _-]?([A-P])[ _-]?\d?$")
 _CONTROLLER = re.compile(r"(?<![A-Z])(?:CONTROLLER|MC|NODE|CPU|PROC|SOCKET|P)[ _-]?(\d{1,2})(?!\d)")
 
+_UDEV_LINE = re.compile(r"^E:MEMORY_DEVICE_(\d{1,4})_([A-Z_]+)=(.*)$", re.M | re.ASCII)
+_UDEV_NOTHING = frozenset(("Not Specified", "<BAD INDEX>"))
+_NO_MAIN_MEMORY = frozenset(("VRAM", "ROM", "Flash", "EEPROM", "FEPROM", "EPROM"))
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -105,6 +109,41 @@ def parse_smbios(data: bytes) -> Modules:
         elif kind == _DEVICE and len(formatted) >= 0x15:
             found.append((_word(formatted, 0x04) or 0, _slot(formatted, strings)))
     return Modules(tuple(slot for array, slot in found if array not in others))
+
+
+def parse_udev(text: str) -> Modules:
+    """The same out of what udev keeps of the table for everybody, in `/run/udev/data/+dmi:id`:
+    lines such as `E:MEMORY_DEVICE_0_LOCATOR=DIMM 0` (systemd's `dmi_memory_id.c`)."""
+    found: dict[int, dict[str, str]] = {}
+    for number, name, value in _UDEV_LINE.findall(text):
+        if int(number) < _MOST_STRUCTURES:
+            found.setdefault(int(number), {})[name] = value.strip()
+    slots = (_udev_slot(fields) for _, fields in sorted(found.items()))
+    return Modules(tuple(slot for slot in slots if slot is not None))
+
+
+def _udev_slot(fields: dict[str, str]) -> Slot | None:
+    kind = fields.get("TYPE", "")
+    if kind in _NO_MAIN_MEMORY:
+        return None
+
+    def text(name: str) -> str:
+        value = fields.get(name, "")
+        return value if value.isprintable() and value not in _UDEV_NOTHING else ""
+
+    def number(name: str) -> int | None:
+        value = fields.get(name, "")
+        return int(value) if re.fullmatch(r"\d{1,18}", value, re.ASCII) else None
+
+    return Slot(
+        locator=text("LOCATOR"),
+        bank=text("BANK_LOCATOR"),
+        size_bytes=0 if fields.get("PRESENT") == "0" else number("SIZE"),
+        kind=kind if kind in _KINDS.values() else None,
+        rated=number("SPEED_MTS") or None,
+        configured=number("CONFIGURED_SPEED_MTS") or None,
+        maker=text("MANUFACTURER"),
+    )
 
 
 def _structures(data: bytes) -> list[tuple[int, int, bytes, list[str]]]:

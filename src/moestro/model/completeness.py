@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
+from moestro.errors import ModelError
 from moestro.model.gguf import read_gguf_header
-from moestro.model.identity import content_digests
+from moestro.model.identity import content_digest
 from moestro.model.roles import Role
 from moestro.model.source import FileSource, unreadable
 from moestro.model.spec import ModelSpec
@@ -50,29 +53,78 @@ class Completeness:
 
 
 Progress = Callable[[int], None]
-"""Told the bytes that were read so far."""
+"""Told the bytes that were hashed so far, and at least once for each file. What it raises ends the
+look, and reaches the caller as it is."""
+
+
+class _TimeIsUp(Exception):
+    pass
 
 
 def look_at_files(
-    spec: ModelSpec, *, hash_up_to_bytes: int, progress: Progress = lambda done_bytes: None
+    spec: ModelSpec,
+    *,
+    hash_up_to_bytes: int,
+    hash_up_to_seconds: float | None = None,
+    progress: Progress = lambda done_bytes: None,
 ) -> Completeness:
     """The state of the model's files, which have to be on this machine.
 
     Hashes are computed of files whose published one is known, as long as all of them together stay
-    within `hash_up_to_bytes`; nothing else reads more than a header.
+    within `hash_up_to_bytes`, and those that are ready within `hash_up_to_seconds` (None: however
+    long it takes); nothing else reads more than a header.
 
     Raises:
-        ModelError: a file is gone, or is no longer what `spec` was read from.
+        ModelError: a file is gone, changes, or is no longer what `spec` was read from.
     """
     roles = {tensor.name: tensor.role for tensor in spec.tensors}
-    states = [_state(Path(file.location), spec.format, roles) for file in spec.files]
-    left, wanted = hash_up_to_bytes, []
+    states = []
+    for file in spec.files:
+        progress(0)
+        states.append(_state(Path(file.location), spec.format, roles))
+    wanted, left = [], hash_up_to_bytes
     for state in states:
         if state.known_sha256 is not None and state.size_bytes <= left:
             left -= state.size_bytes
             wanted.append(state.path)
-    found = dict(zip(wanted, content_digests(wanted, progress), strict=True))
+    found = _digests(wanted, hash_up_to_seconds, progress)
     return Completeness(tuple(replace(s, found_sha256=found.get(s.path)) for s in states))
+
+
+def _digests(paths: Sequence[Path], seconds: float | None, progress: Progress) -> dict[Path, str]:
+    """Of as many files as there is time for."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    found: dict[Path, str] = {}
+    done = 0
+
+    def told(done_of_file: int) -> None:
+        progress(done + done_of_file)
+        if time.monotonic() > end:
+            raise _TimeIsUp
+
+    for path in paths:
+        before = _identity(path)
+        try:
+            digest = content_digest(path, told)
+        except _TimeIsUp:
+            break
+        if _identity(path) != before:
+            raise ModelError(
+                f"{path.name} changed while it was read.",
+                hint="Wait for the download or copy that writes it, then ask again.",
+            )
+        found[path] = digest
+        done += before[0]
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Length, time of the last change, number of the file."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def _state(path: Path, form: str, roles: dict[str, Role]) -> FileState:
@@ -115,7 +167,7 @@ def _holes(path: Path) -> list[tuple[int, int]] | None:
     if not hasattr(os, "SEEK_HOLE"):
         return None
     found = []
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
     try:
         size = os.fstat(descriptor).st_size
         at = 0

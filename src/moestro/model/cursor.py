@@ -12,7 +12,7 @@ from functools import cache
 
 from moestro.errors import ModelCorrupt, ModelTruncated
 from moestro.model.source import ByteSource
-from moestro.model.words import shown
+from moestro.words import shown
 
 MAX_HEADER_BYTES = 256 << 20
 """Real headers are 1 to 60 MiB (the token list); nothing legitimate comes near this."""

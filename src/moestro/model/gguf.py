@@ -16,8 +16,8 @@ from moestro.model.foreign import not_a_model
 from moestro.model.ggml_types import GGML_TYPES, REMOVED_TYPES, GgmlType
 from moestro.model.metadata import Scalar, SkippedArray, SkippedText, Value
 from moestro.model.source import ByteSource
-from moestro.model.words import shown
 from moestro.units import format_bytes
+from moestro.words import shown
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -13,7 +13,7 @@ from moestro.model.architectures import UNKNOWN, Family, block_counts, family_of
 from moestro.model.foreign import diffusion_error, looks_like_diffusion, refuse_other_kinds
 from moestro.model.ggml_types import FILE_TYPES
 from moestro.model.gguf import GgufHeader
-from moestro.model.metadata import Hyperparameters, SkippedArray, Value
+from moestro.model.metadata import Hyperparameters, SkippedArray, SkippedText, Value
 from moestro.model.roles import Role, place, role_of
 from moestro.model.skeleton import skeleton_of
 from moestro.model.spec import (
@@ -25,7 +25,7 @@ from moestro.model.spec import (
     TensorInfo,
     layers_with,
 )
-from moestro.model.words import shown
+from moestro.words import shown
 
 GATING = {1: "softmax", 2: "sigmoid", 3: "softmax-of-chosen", 4: "sqrt-softplus"}
 """`expert_gating_func`, as the engine numbers it."""
@@ -96,6 +96,7 @@ def model_of_parts(parts: Sequence[Part], projector: Projector | None = None) ->
         transferred_bytes=sum(part.transferred_bytes for part in parts),
         attention_heads=hyper.integer("attention.head_count", most=1 << 16),
         skeleton=skeleton_of(first.header, architecture),
+        chat_template_bytes=_length(metadata.get("tokenizer.chat_template")),
     )
 
 
@@ -237,6 +238,13 @@ def _rope_scaling(hyper: Hyperparameters) -> RopeScaling | None:
 def _name(metadata: dict[str, Value]) -> str | None:
     name = _text(metadata, "general.name") or _text(metadata, "general.basename")
     return None if name is None else shown(name, 120)
+
+
+def _length(value: Value | None) -> int | None:
+    """Of a text that is there, kept or not, in bytes."""
+    if isinstance(value, SkippedText):
+        return value.length_bytes
+    return len(value.encode(errors="replace")) if isinstance(value, str) and value else None
 
 
 def _text(metadata: dict[str, Value], key: str) -> str | None:

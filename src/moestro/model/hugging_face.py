@@ -30,10 +30,12 @@ from moestro.model.spec import (
     RopeScaling,
     TensorInfo,
 )
-from moestro.model.words import shown
+from moestro.words import shown
 
 MAX_JSON_BYTES = 32 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
+NO_CONFIG = "model-without-config"
+"""The code of an error: there are weights, and nothing that says what they are."""
 _DIFFUSION_KEYS = ("_diffusers_version",)
 # Scales and zero points that quantizers store as tensors of their own.
 _AUXILIARY = re.compile(
@@ -72,6 +74,7 @@ def read_hugging_face_folder(folder: Path) -> ModelSpec:
         hyper, family, tensors, expert_bias="e_score_correction_bias", trunk=trunk
     )
     mtp_present = _mtp_blocks(tensors, trunk)
+    template, template_bytes = _chat_template(folder)
     missing = checks.mtp_finding(mtp_declared, trunk, mtp_present)
     if missing is not None:
         findings.append(missing)
@@ -94,10 +97,11 @@ def read_hugging_face_folder(folder: Path) -> ModelSpec:
         vocabulary=hyper.integer("vocab_size"),
         rope_scaling=_rope_scaling(hyper),
         tokenizer="huggingface" if (folder / "tokenizer.json").is_file() else None,
-        chat_template=_chat_template(folder),
+        chat_template=template,
         projector=_projector(tensors),
         findings=tuple(findings),
         transferred_bytes=read_bytes,
+        chat_template_bytes=template_bytes,
     )
 
 
@@ -116,6 +120,7 @@ def refuse_weights_without_config(folder: Path, names: Iterable[str]) -> NoRetur
     raise ModelNotFound(
         f"{folder} has safetensors files, but no config.json.",
         hint="Get the config.json that belongs to them.",
+        code=NO_CONFIG,
     )
 
 
@@ -283,17 +288,22 @@ def _rope_scaling(hyper: Hyperparameters) -> RopeScaling | None:
     )
 
 
-def _chat_template(folder: Path) -> str | None:
-    """The template as a file of its own, or in the tokenizer's config. Bounded; None if neither."""
+def _chat_template(folder: Path) -> tuple[str | None, int | None]:
+    """The template as a file of its own, or in the tokenizer's config, and its length in bytes.
+    Of one too long to keep only the length; None if there is neither."""
     path = folder / "chat_template.jinja"
-    if path.is_file() and path.stat().st_size <= MAX_TEMPLATE_BYTES:
-        return path.read_text(encoding="utf-8", errors="replace")
+    if path.is_file():
+        size_bytes = path.stat().st_size
+        if size_bytes > MAX_TEMPLATE_BYTES:
+            return None, size_bytes
+        return path.read_text(encoding="utf-8", errors="replace"), size_bytes
     path = folder / "tokenizer_config.json"
     if path.is_file() and path.stat().st_size <= MAX_JSON_BYTES:
         template = _json(path).get("chat_template")
-        if isinstance(template, str) and len(template) <= MAX_TEMPLATE_BYTES:
-            return template
-    return None
+        if isinstance(template, str):
+            kept = template if len(template) <= MAX_TEMPLATE_BYTES else None
+            return kept, len(template.encode(errors="replace"))
+    return None, None
 
 
 def _projector(tensors: Iterable[TensorInfo]) -> Projector | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from moestro.errors import ModelError
@@ -47,17 +47,46 @@ def content_digests(
     """
     digests, done = [], 0
     for path in paths:
-        digest = hashlib.sha256()
-        try:
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE_BYTES):
-                    digest.update(piece)
-                    done += len(piece)
-                    progress(done)
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        digests.append(digest.hexdigest())
+        size = 0
+
+        def told(done_bytes: int, before: int = done) -> None:
+            nonlocal size
+            size = done_bytes
+            progress(before + done_bytes)
+
+        digests.append(content_digest(path, told))
+        done += size
     return tuple(digests)
+
+
+def content_digest(path: Path, progress: Callable[[int], None] = lambda done_bytes: None) -> str:
+    """The sha256 (hexadecimal) of one file. What `progress` raises reaches the caller as it is.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    digest, done = hashlib.sha256(), 0
+    for piece in _pieces(path):
+        digest.update(piece)
+        done += len(piece)
+        progress(done)  # outside of what is turned into a ModelError
+    return digest.hexdigest()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with file:
+        while True:
+            try:
+                piece = file.read(_PIECE_BYTES)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            if not piece:
+                return
+            yield piece
 
 
 def _unreadable(path: Path, error: OSError) -> ModelError:

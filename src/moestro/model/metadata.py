@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moestro.errors import ModelCorrupt
-from moestro.model.words import shown
+from moestro.words import shown
 
 
 @dataclass(frozen=True, slots=True)

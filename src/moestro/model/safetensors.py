@@ -15,7 +15,7 @@ from typing import TypeGuard
 
 from moestro.errors import ModelCorrupt, ModelTruncated, NotAModel
 from moestro.model.source import FileSource
-from moestro.model.words import shown
+from moestro.words import shown
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 16

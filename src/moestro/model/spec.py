@@ -97,8 +97,9 @@ class ModelSpec:
     """A model file, read. Lengths are in tokens or values, sizes in bytes; unknown is None.
 
     `mtp_layers` counts multi-token prediction blocks whose tensors are there. `layers` is None
-    where the architecture's cache is not known. `skeleton` is what an engine needs for a dry run
-    (see `skeleton.write_skeleton`); only a GGUF has one.
+    where the architecture's cache is not known. `chat_template_bytes` is the template's length; of
+    one too long to be kept `chat_template` is None. `skeleton` is what an engine needs for a dry
+    run (see `skeleton.write_skeleton`); only a GGUF has one.
     """
 
     architecture: str
@@ -123,6 +124,7 @@ class ModelSpec:
     transferred_bytes: int
     attention_heads: int | None = None
     skeleton: Skeleton | None = None
+    chat_template_bytes: int | None = None
 
     @cached_property
     def trunk_layers(self) -> tuple[Layer, ...] | None:

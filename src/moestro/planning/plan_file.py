@@ -1,26 +1,46 @@
 """A plan that was kept: what `plan --json` wrote, read again.
 
 Plan files travel between machines and through editors, so nothing in them is believed before it was
-looked at: every number has a range and every name a set of values.
+looked at: every number has a range, every name a set of values, no text anything that a terminal
+would obey, and what belongs together has to fit together.
 """
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 from moestro.errors import HardwareError, NotAPlan
+from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory
+from moestro.planning.placement import HOST, gpu_name
 from moestro.planning.plan import VERSION, Plan
 from moestro.planning.settings import INT_MAX, CacheType, FlashAttention, Reason, Settings, Source
 from moestro.planning.workload import Workload
+from moestro.words import shown
 
-_MOST_BYTES = 16 << 20
+MOST_BYTES = 16 << 20
 _MOST_BLOCKS = 100_000
 _MOST_SIZE_BYTES = 1 << 60
 _AGAIN = "Make it again: moestro plan MODEL --json > plan.json"
+
+_DISOBEYED = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_DIRECTIONS = frozenset(
+    "\N{ARABIC LETTER MARK}\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}"
+    "\N{LEFT-TO-RIGHT EMBEDDING}\N{RIGHT-TO-LEFT EMBEDDING}\N{POP DIRECTIONAL FORMATTING}"
+    "\N{LEFT-TO-RIGHT OVERRIDE}\N{RIGHT-TO-LEFT OVERRIDE}\N{LEFT-TO-RIGHT ISOLATE}"
+    "\N{RIGHT-TO-LEFT ISOLATE}\N{FIRST STRONG ISOLATE}\N{POP DIRECTIONAL ISOLATE}"
+)
+
+
+def legible(text: str) -> bool:
+    """Whether people see of `text` what programs do: no control sign, no line break, none that
+    turns the direction of writing, and no half of a sign."""
+    return not any(sign in _DIRECTIONS or unicodedata.category(sign) in _DISOBEYED for sign in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +62,7 @@ class PlannedModel:
 
 @dataclass(frozen=True, slots=True)
 class PlannedMemory:
-    """`device` is `CPU`, `GPU0`, …"""
+    """`device` is `CPU`, `GPU0`, …: each of the machine has its own, used or not."""
 
     device: str
     capacity_bytes: int | None
@@ -55,7 +75,10 @@ class PlannedMemory:
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """What is left of a `Plan` in its file: enough to run it, or to look at it again."""
+    """What is left of a `Plan` in its file: enough to run it, or to look at it again.
+
+    `findings` are those by which it fails.
+    """
 
     model: PlannedModel
     hardware: Inventory
@@ -64,50 +87,70 @@ class PlanFile:
     fits: bool | None
     memory: tuple[PlannedMemory, ...]
     reasons: tuple[Reason, ...]
+    findings: tuple[Finding, ...]
 
     @staticmethod
     def of(plan: Plan) -> PlanFile:
         """A plan at hand as its file would have it."""
-        return PlanFile.from_json(plan.to_json())
+        return PlanFile.from_json(plan.to_json(), f"The plan of {plan.model.files[0].location}")
 
     @staticmethod
     def read(path: Path) -> PlanFile:
         """Raises NotAPlan: it is not there, or not a plan."""
         try:
             with path.open("rb") as file:
-                data = file.read(_MOST_BYTES + 1)
+                data = file.read(MOST_BYTES + 1)
         except OSError as error:
             why = error.strerror or type(error).__name__
             raise NotAPlan(f"The plan {path} could not be read: {why}.", hint=_AGAIN) from error
-        if len(data) > _MOST_BYTES:
-            raise NotAPlan(f"{path} is too large to be a plan.", hint=_AGAIN)
+        return PlanFile.from_bytes(data, str(path))
+
+    @staticmethod
+    def from_bytes(data: bytes, name: str) -> PlanFile:
+        """What `plan --json` printed; `name` is whence it came.
+
+        Raises NotAPlan: something else, or the error that it printed in a plan's place.
+        """
+        if len(data) > MOST_BYTES:
+            raise NotAPlan(f"{name} is too large to be a plan.", hint=_AGAIN)
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise NotAPlan(f"{path} is not JSON, so it is not a plan.", hint=_AGAIN) from error
-        return PlanFile.from_json(value, str(path))
+            raise NotAPlan(f"{name} is not JSON, so it is not a plan.", hint=_AGAIN) from error
+        if isinstance(value, dict) and isinstance(value.get("error"), dict):
+            said = shown(str(value["error"].get("message")), 300)
+            raise NotAPlan(f"{name} holds no plan, since making it failed: {said}")
+        return PlanFile.from_json(value, name)
 
     @staticmethod
     def from_json(value: Any, name: str = "This") -> PlanFile:
         """Raises NotAPlan: not what `Plan.to_json` writes, or of another version."""
+        name = shown(name, 200)
         if not isinstance(value, dict) or "settings" not in value or "model" not in value:
             raise NotAPlan(f"{name} is not a plan.", hint=_AGAIN)
         version = value.get("version")
         if version != VERSION:
             raise NotAPlan(
-                f"{name} is a plan of version {version!r}; this moestro reads version {VERSION}.",
+                f"{name} is a plan of version {shown(repr(version))}; this moestro reads version "
+                f"{VERSION}.",
                 hint=_AGAIN,
             )
         try:
             return _plan_file(value)
-        except (LookupError, TypeError, ValueError, AttributeError, HardwareError) as error:
-            said = error.args[0] if error.args else type(error).__name__
+        except (
+            LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+            HardwareError,
+        ) as error:  # fmt: skip
+            said = str(error.args[0]) if error.args else type(error).__name__
+            said = shown(said, 300).removesuffix(".")
             raise NotAPlan(f"{name} is a damaged plan: {said}.", hint=_AGAIN) from error
 
 
 def _plan_file(value: dict[str, Any]) -> PlanFile:
+    for part in ("model", "hardware", "reasons"):
+        _check_texts(value[part], part)
     workload = {name: _whole(value["workload"], name, 0) for name in _names(Workload)}
-    return PlanFile(
+    found = PlanFile(
         model=_model(value["model"]),
         hardware=Inventory.from_json(value["hardware"]),
         workload=Workload(**workload),
@@ -122,6 +165,68 @@ def _plan_file(value: dict[str, Any]) -> PlanFile:
             )
             for reason in value["reasons"]
         ),
+        findings=tuple(
+            _finding(finding) for finding in value["findings"] if _severity(finding) == "fail"
+        ),
+    )
+    _check_devices(found)
+    _check_placement(found)
+    return found
+
+
+def _check_texts(value: Any, name: str) -> None:
+    """Raises ValueError for a text in `value`, however deep, that is not `legible`."""
+    if isinstance(value, str) and not legible(value):
+        raise ValueError(f"{name} is {value!a}, which no terminal shows as it is")
+    if isinstance(value, list):
+        for one in value:
+            _check_texts(one, name)
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _check_texts(key, f"a name in {name}")
+            if key != "findings":  # they make themselves plain, and may have several lines
+                _check_texts(one, key)
+
+
+def _check_devices(found: PlanFile) -> None:
+    devices = [device.device for device in found.memory]
+    gpus = [gpu_name(number) for number in range(len(found.hardware.gpus))]
+    if devices != [HOST, *gpus]:
+        raise ValueError(f"memory is of {devices}, and the machine has {[HOST, *gpus]}")
+
+
+def _check_placement(found: PlanFile) -> None:
+    """What the planner never writes, and would break an engine later."""
+    settings, model = found.settings, found.model
+    gpus, split = len(found.hardware.gpus), settings.tensor_split
+    if split is not None and (len(split) != gpus or not 0 < sum(split) < float("inf")):
+        raise ValueError(f"tensor_split is {split}, for {gpus} GPUs")
+    experts = model.expert_blocks[: settings.cpu_expert_layers]
+    if settings.cpu_expert_layers > len(model.expert_blocks):
+        raise ValueError(
+            f"cpu_expert_layers is {settings.cpu_expert_layers}, and the model has "
+            f"{len(model.expert_blocks)} blocks with experts"
+        )
+    every = model.block_count + 1
+    first_on_gpu = every - (every if settings.gpu_layers is None else settings.gpu_layers)
+    if settings.expert_cache_bytes and not (gpus and any(one >= first_on_gpu for one in experts)):
+        raise ValueError(
+            "expert_cache_bytes is a cache for experts in main memory beside a GPU, and there are "
+            "none"
+        )
+
+
+def _severity(finding: dict[str, Any]) -> str:
+    return str(_one_of(finding["severity"], tuple(map(str, Severity)), "severity"))
+
+
+def _finding(value: dict[str, Any]) -> Finding:
+    return Finding(
+        Severity.FAIL,
+        _text(value, "code"),
+        _text(value, "title"),
+        _text_or_none(value, "evidence"),
+        _text_or_none(value, "fix"),
     )
 
 
@@ -130,6 +235,8 @@ def _model(value: dict[str, Any]) -> PlannedModel:
     experts = tuple(value["expert_blocks"])
     if not all(type(block) is int and 0 <= block < blocks for block in experts):
         raise ValueError("expert_blocks names blocks that the model does not have")
+    if any(block >= following for block, following in pairwise(experts)):
+        raise ValueError("expert_blocks is not in order")
     files = tuple(_text(file, "location") for file in value["files"])
     if not files:
         raise ValueError("the model has no file")
@@ -211,7 +318,7 @@ def _whole(value: dict[str, Any], name: str, least: int, most: int = INT_MAX) ->
 
 def _text(value: dict[str, Any], name: str) -> str:
     text = value[name]
-    if not isinstance(text, str) or not text or not text.isprintable():
+    if not isinstance(text, str) or not text:
         raise ValueError(f"{name} is {text!r}")
     return text
 

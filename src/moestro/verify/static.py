@@ -10,11 +10,11 @@ every block.
 from __future__ import annotations
 
 from moestro.findings import Finding, Severity
-from moestro.model.words import shown
 from moestro.verify.fingerprint import Fingerprint
 from moestro.verify.static_keys import keys_findings, tokenizer_findings
 from moestro.verify.static_tensors import tensors_findings, types_findings
 from moestro.verify.static_values import bad_values_findings, values_findings
+from moestro.words import shown
 
 
 def check_static(reference: Fingerprint, candidate: Fingerprint) -> tuple[Finding, ...]:

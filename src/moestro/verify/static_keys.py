@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from moestro.findings import Finding, Severity
 from moestro.model.digests import Plain
-from moestro.model.words import shown
 from moestro.verify.fingerprint import Fingerprint
+from moestro.words import shown
 
 FLOAT_TOLERANCE = 1e-5
 """Converters write some numbers in 32 bits and some in 64."""

@@ -13,9 +13,9 @@ from moestro.engine.llama_cpp.row_samples import is_router
 from moestro.findings import Finding, Severity
 from moestro.model.ggml_types import BY_NAME
 from moestro.model.roles import Role
-from moestro.model.words import shown
 from moestro.verify.fingerprint import Fingerprint, TensorPrint
 from moestro.verify.unit_errors import comparable, row_cosines, said_of_cosines, unit_errors
+from moestro.words import shown
 
 ROUTER_LEAST_BITS = 16
 """llama.cpp's quantizer keeps routers as they are; what a checkpoint has is BF16 or more."""

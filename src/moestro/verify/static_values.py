@@ -10,7 +10,6 @@ import numpy as np
 
 from moestro.engine.llama_cpp.row_samples import is_router
 from moestro.findings import Finding, Severity
-from moestro.model.words import shown
 from moestro.verify.fingerprint import Fingerprint, TensorPrint
 from moestro.verify.static_experts import LayerExperts, has_units_of_experts, layers_of_experts
 from moestro.verify.static_tensors import HEAD, TABLE
@@ -25,6 +24,7 @@ from moestro.verify.unit_errors import (
     unit_errors,
     unit_limit,
 )
+from moestro.words import shown
 
 ROUTER_FAIL_COSINE = 0.999
 """Rows rounded to 4 bits are at 0.995 on the average; one file with such rows, 152 of 256 below

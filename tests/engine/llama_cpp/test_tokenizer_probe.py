@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from moestro.demo import model_path
@@ -16,6 +21,7 @@ from moestro.engine.llama_cpp.tokenizer_probe import TEXTS, TokenizerProbe, prob
 from moestro.engine.tokenizer import AnswerEnd
 from moestro.errors import EngineStartFailed, ModelUnsupported
 from moestro.model import read_model
+from tests.engine.llama_cpp.processes import ends_within
 from tests.rewriting import Gguf
 from tests.shapes import PUBLISHED, write_header, write_split
 from tests.shapes.families import qwen3moe
@@ -29,9 +35,9 @@ def test_the_demo_model() -> None:
     with TokenizerProbe(read_model(model_path())) as probe:
         assert (probe.bos, probe.eos) == ("<|endoftext|>", "<|im_end|>")
         report = probe.report(MARKS, "<|im_end|>\n<|im_start|>user\n")
-        assert probe.accepts(CHATML) is True
-        assert probe.accepts("{% if messages %}") is False
-        assert probe.accepts("{{ 'a' | wordwrap(2) }}") is False
+        assert probe.judge(CHATML) == "accepted"
+        assert probe.judge("{% if messages %}") == "refused"
+        assert probe.judge("{{ 'a' | wordwrap(2) }}") == "refused"
     assert report.vocabulary == 2048
     assert report.ends == ("<|endoftext|>", "<|im_end|>")
     assert report.single == {
@@ -127,9 +133,74 @@ def test_a_child_that_dies_is_an_error(tmp_path: Path) -> None:
     with TokenizerProbe(read_model(write_tiny("llama", tmp_path))) as probe:
         plain = probe.report((), "\n\nUser: ")
         assert plain.answer_end == AnswerEnd("U", special=False, ends=False)
-        probe._process.kill()
+        probe.kill()
         with pytest.raises(EngineStartFailed, match="SIGKILL"):
             probe.report()
+
+
+AT_START = "{% if messages[0].content == 'test' %}"
+CALLS_ITSELF = "{% macro f(x) %}{{ f(x) }}{% endmacro %}" + AT_START + "{{ f(1) }}{% endif %}"
+COUNTS = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
+DOUBLES = (
+    "{% set n = namespace(s='aaaaaaaa' * 65536) %}{% for a in range(60) %}"
+    "{% set n.s = n.s ~ n.s %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "seconds", "verdict"),
+    [
+        (CALLS_ITSELF + CHATML, 60.0, "crashed"),
+        (AT_START + COUNTS + "{% endif %}" + CHATML, 0.5, "endless"),
+        (AT_START + DOUBLES + "{% endif %}" + CHATML, 60.0, "endless"),
+    ],
+    ids=["crash", "time", "memory"],
+)
+def test_templates_that_take_the_engine_down(
+    template: str, seconds: float, verdict: str, tmp_path: Path
+) -> None:
+    with TokenizerProbe(read_model(write_tiny("llama", tmp_path))) as probe:
+        assert probe.judge(template, timeout_seconds=seconds) == verdict
+
+
+def test_another_thread_may_end_it(tmp_path: Path) -> None:
+    spec = read_model(write_tiny("llama", tmp_path))
+    with TokenizerProbe(spec) as probe:
+        clock = threading.Timer(0.3, probe.kill)
+        clock.start()
+        # That it was ended says nothing of the template.
+        assert probe.judge(COUNTS, timeout_seconds=60) is None
+        clock.join()
+    early = TokenizerProbe(spec)
+    early.kill()
+    with pytest.raises(EngineStartFailed, match="SIGKILL"), early:
+        pass
+
+
+OWNER = """
+import sys, threading
+from pathlib import Path
+from moestro.engine.llama_cpp.tokenizer_probe import TokenizerProbe
+from moestro.model import read_model
+with TokenizerProbe(read_model(Path(sys.argv[1]))) as probe:
+    print(probe._process.pid, flush=True)
+    probe.judge(sys.argv[2], timeout_seconds=60)
+"""
+
+
+def test_a_busy_child_dies_with_its_owner(tmp_path: Path) -> None:
+    model = write_tiny("llama", tmp_path)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(model), COUNTS], stdout=subprocess.PIPE
+    )
+    with owner:
+        assert owner.stdout is not None
+        child = int(owner.stdout.readline())
+        at_rest = psutil.Process(child).cpu_times().user
+        while psutil.Process(child).cpu_times().user < at_rest + 0.3:
+            time.sleep(0.02)  # until it is in the engine, where no Python runs
+        owner.kill()
+    assert ends_within(child, 10)
 
 
 def test_strings_lie_as_cpp_expects_them() -> None:

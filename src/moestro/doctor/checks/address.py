@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok
+from moestro.doctor.container import in_container, in_pod
 from moestro.doctor.listening import only_this_machine, resolved, shown
 from moestro.findings import Finding, Severity
+
+_ANY_PORT = 8642
+"""For an example where the system chooses."""
 
 
 def run(case: Case) -> Iterator[Finding]:
@@ -21,6 +25,20 @@ def run(case: Case) -> Iterator[Finding]:
         yield ok("address", "Only this machine reaches the service", shown(address))
     elif address.keys:
         yield ok("address", "Other machines reach the service, with a key", shown(address))
+    elif in_pod(case.host) or in_container(case.host):
+        port = address.port or _ANY_PORT
+        yield Finding(
+            Severity.WARN,
+            "open-without-key",
+            "Who may use the model is up to what this container is published to",
+            f"{shown(address)} inside a container, where no other address can be reached from "
+            "outside, and no key is asked for",
+            "Let a NetworkPolicy say which pods may reach it, and a proxy that asks for a key "
+            "stand in front."
+            if in_pod(case.host)
+            else f"Publish it on the host's own loopback (docker run -p 127.0.0.1:{port}:{port}), "
+            "and let a proxy that asks for a key and speaks TLS stand in front.",
+        )
     else:
         yield Finding(
             Severity.FAIL,
@@ -32,4 +50,4 @@ def run(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECK = Check("address", "service", "Can anybody use the service who reaches it?", run, quick=True)
+CHECK = Check("address", "service", "Can anybody use the service who reaches it?", run)

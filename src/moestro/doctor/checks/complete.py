@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok, unknown
+from moestro.errors import MoestroError
 from moestro.findings import Finding, Severity
 from moestro.model.completeness import Completeness, FileState
 from moestro.units import format_bytes
@@ -31,6 +32,16 @@ def run(case: Case) -> Iterator[Finding]:
             "The model's files were not looked at",
             None,
             "Run moestro doctor with the model's path.",
+        )
+        return
+    if isinstance(model.completeness, MoestroError):
+        # Its header was read a moment ago: the file changes, or the disk fails.
+        yield Finding(
+            Severity.FAIL,
+            "model-files-unreadable",
+            "The model's files cannot be read to their end",
+            model.completeness.sentence,
+            model.completeness.hint or _AGAIN,
         )
         return
     files = model.completeness.files

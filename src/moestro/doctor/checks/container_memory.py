@@ -12,6 +12,10 @@ from moestro.doctor.host_need import HostNeed
 from moestro.findings import Finding, Severity
 from moestro.units import format_bytes
 
+_GIVE_MORE = (
+    "docker run --memory, Compose mem_limit, Kubernetes resources.limits.memory, systemd MemoryMax="
+)
+
 
 def run(case: Case) -> Iterator[Finding]:
     if cgroup.own_path(case.host) is None:
@@ -20,15 +24,18 @@ def run(case: Case) -> Iterator[Finding]:
     soft = cgroup.memory_bound(case.host, soft=True)
     if case.plan is None or (hard is None and soft is None):
         if hard is None and soft is None:
-            yield ok("container-memory", "No container and no service manager limits the memory")
+            yield ok(
+                "container-memory", "No container and no service manager limits the memory",
+                f"memory.max and memory.high of {cgroup.own_path(case.host)} and the groups around "
+                "it: no limit",
+            )  # fmt: skip
         return
     need = HostNeed.of(case.plan)
-    trouble = False
-    if hard is not None and need.total_bytes > hard.room:
-        trouble = True
+    least_bytes = need.total_bytes - need.margin_bytes
+    trouble = True
+    if hard is not None and least_bytes > hard.room:
         yield _too_small(case, hard, need)
-    elif soft is not None and need.total_bytes > soft.room:
-        trouble = True
+    elif soft is not None and least_bytes > soft.room:
         yield Finding(
             Severity.WARN,
             "container-throttles",
@@ -36,9 +43,19 @@ def run(case: Case) -> Iterator[Finding]:
             f"{_evidence(soft, need)} (memory.high)",
             "Raise memory.high above that (systemd: MemoryHigh=), or take a smaller plan.",
         )
-    if not trouble:
-        tightest = hard or soft
-        assert tightest is not None
+    else:
+        trouble = False
+    tightest = min((bound for bound in (hard, soft) if bound), key=lambda bound: bound.room)
+    if not trouble and need.total_bytes > tightest.room:
+        yield Finding(
+            Severity.WARN,
+            "container-tight",
+            "The plan fits the memory limit of this container or service, with little to spare",
+            f"{_evidence(tightest, need)}; {format_bytes(need.margin_bytes)} of the plan are a "
+            "margin that would be left free",
+            f"Give it a little more ({_GIVE_MORE}), or lower --context or --parallel.",
+        )
+    elif not trouble:
         yield ok(
             "container-memory", "The limit of this container or service has room for the plan",
             _evidence(tightest, need),
@@ -55,8 +72,7 @@ def _too_small(case: Case, bound: Bound, need: HostNeed) -> Finding:
         "container-too-small",
         f"The memory limit of this container or service is too small: {what}",
         _evidence(bound, need) + may_swap,
-        "Give it more (docker run --memory, Compose mem_limit, Kubernetes resources.limits.memory, "
-        "systemd MemoryMax=), or take a smaller plan.",
+        f"Give it more ({_GIVE_MORE}), or take a smaller plan.",
     )
 
 

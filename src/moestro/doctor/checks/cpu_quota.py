@@ -19,19 +19,22 @@ _LEAST_PERIODS = 50
 
 _TOO_OFTEN = 0.05
 
+MOST_THREADS = 512
+"""The engine's own bound (`GGML_MAX_N_THREADS`)."""
+
 
 def _run(case: Case) -> Iterator[Finding]:
-    troubles = [*_throttled(case.host), *_threads(case)]
+    troubles = [*_throttled(case), *_threads(case)]
     yield from troubles
     cores = case.inventory.cpu.usable_cores
     if not troubles:
         yield ok("cpu-quota", "Nothing holds the threads back", f"{cores} cores may be used")
 
 
-def _throttled(host: Host) -> Iterator[Finding]:
+def _throttled(case: Case) -> Iterator[Finding]:
     counted = []
-    for folder in _groups(host):
-        table = host.table(f"{folder}/cpu.stat")
+    for folder in _groups(case.host):
+        table = case.host.table(f"{folder}/cpu.stat")
         periods, throttled = _count(table, "nr_periods"), _count(table, "nr_throttled")
         if periods >= _LEAST_PERIODS:
             counted.append((min(throttled / periods, 1.0), throttled, periods))
@@ -43,7 +46,8 @@ def _throttled(host: Host) -> Iterator[Finding]:
             "The container's quota of processor time stops this program again and again",
             f"stopped in {throttled:,} of {periods:,} periods, {100 * share:.0f} %",
             "Raise the quota (docker run --cpus, CPUQuota= of the service, limits.cpu of the pod), "
-            "or plan with fewer threads than it has cores: --threads.",
+            "or serve on fewer threads than it has cores: moestro up MODEL --threads "
+            f"{max(case.inventory.cpu.usable_cores - 1, 1)}",
         )
 
 
@@ -51,13 +55,22 @@ def _threads(case: Case) -> Iterator[Finding]:
     if case.plan is None:
         return
     threads, cores = case.plan.settings.threads, case.inventory.cpu.usable_cores
-    if threads > cores:
+    if threads > MOST_THREADS:
+        yield Finding(
+            Severity.FAIL,
+            "too-many-threads",
+            "The plan computes on more threads than the engine can have",
+            f"{threads:,} threads; the engine takes {MOST_THREADS} at most, {cores} cores may be "
+            "used",
+            f"Serve on as many as there are cores: moestro up MODEL --threads {cores}",
+        )
+    elif threads > cores:
         yield Finding(
             Severity.WARN,
             "too-many-threads",
             "The plan computes on more threads than there are cores for them",
             f"{threads} threads, {cores} cores may be used",
-            f"Plan with --threads {cores}.",
+            f"Serve on as many as there are cores: moestro up MODEL --threads {cores}",
         )
 
 

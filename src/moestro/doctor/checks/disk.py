@@ -10,10 +10,13 @@ from pathlib import Path
 from moestro.doctor.case import Case, ModelCase
 from moestro.doctor.check import Check, ok, unknown
 from moestro.doctor.host import Host
+from moestro.doctor.mounts import Place, parse_places, place_of
 from moestro.findings import Finding, Severity
 from moestro.hardware import Disk, disk_of
 from moestro.hardware.disk import parse_mounts
 from moestro.hardware.measure.reading import reading_rate
+from moestro.hardware.store import data_folder
+from moestro.model import download, hub
 from moestro.units import GIB, MIB, format_bandwidth, format_bytes
 
 _LARGE_BYTES = 1 * GIB
@@ -42,18 +45,56 @@ def _run(case: Case) -> Iterator[Finding]:
 
 
 def _room(case: Case) -> Iterator[Finding]:
-    """Where downloads and logs go: under the home folder and under this one."""
-    for disk in case.inventory.disks:
+    mounts = parse_places(case.host.text("proc/self/mountinfo") or "")
+    for disk, folders in _written(case, mounts):
         free = disk.free_bytes
-        if free is not None and free < _LITTLE_ROOM_BYTES:
+        read_only = any(place.read_only for place in mounts if place.point == disk.mount)
+        if free is None or free >= _LITTLE_ROOM_BYTES or read_only:
+            continue
+        title = f"The disk under {disk.mount or disk.name} is nearly full"
+        if folders:
             yield Finding(
                 Severity.FAIL if free < _NO_ROOM_BYTES else Severity.WARN,
                 "disk-nearly-full",
-                f"The disk under {disk.mount or disk.name} is nearly full",
-                f"{format_bytes(free)} free",
-                "Make room there: downloads, logs and what is measured are written under the home "
-                "folder.",
+                title,
+                f"{format_bytes(free)} free; moestro writes to {', '.join(folders)}",
+                "Make room there, or choose other folders: MOESTRO_DATA for what is measured, "
+                "HF_HUB_CACHE and MOESTRO_CACHE for downloads.",
             )
+        else:
+            yield Finding(
+                Severity.INFO,
+                "disk-nearly-full",
+                title,
+                f"{format_bytes(free)} free; nothing is written there unless you say so",
+                "Make room there before something is written to this folder.",
+            )
+
+
+def _written(case: Case, mounts: list[Place]) -> list[tuple[Disk, list[str]]]:
+    """The disks that are known, each with the folders on it that moestro writes to."""
+    found: list[tuple[Disk, list[str]]] = [(disk, []) for disk in case.inventory.disks]
+    for folder in dict.fromkeys(_folders()):
+        holder = place_of(folder, mounts)
+        for number, (disk, folders) in enumerate(found):
+            # Where the kernel does not tell, the first disk is the one under the home folder.
+            if disk.mount == holder if holder is not None else number == 0:
+                folders.append(str(folder))
+                break
+        else:
+            disk_here = disk_of(folder, sys=case.host.root / "sys", mounts=_mounts(case.host))
+            if holder is not None and disk_here is not None:
+                found.append((disk_here, [str(folder)]))
+    return found
+
+
+def _folders() -> Iterator[Path]:
+    """The home folder, what is measured, and both kinds of downloads; links are followed."""
+    for where in (Path.home, data_folder, download.cache_folder, hub.cache_folder):
+        try:
+            yield Path(os.path.realpath(where()))
+        except RuntimeError:  # a user without a home: the data folder's check says so
+            continue
 
 
 def _reading(case: Case, model: ModelCase) -> Iterator[Finding]:

@@ -49,7 +49,7 @@ def _run(case: Case) -> Iterator[Finding]:
             "cpu-lacks-instructions",
             "The engine was compiled for instructions that this processor does not have",
             f"{evidence}; the processor has no {', '.join(lacking)}",
-            f"{_compile(engine)}.",
+            f"Compile the same release for this processor. {_compile(engine)}",
         )
     elif unused and engine.build != "metal":  # there the GPU computes
         yield Finding(
@@ -57,8 +57,8 @@ def _run(case: Case) -> Iterator[Finding]:
             "engine-below-cpu",
             "The engine's build does not use all that this processor can do",
             f"{evidence}; the processor also has {', '.join(unused)}",
-            "What runs on the processor may gain from a native build, in an environment of its own "
-            f"to compare: {_compile(engine)}.{_with_amx(unused)}",
+            f"{_with_amx(unused)}Compile the same release for this processor in an environment of "
+            f"its own, and compare. {_compile(engine)}",
         )
     else:
         yield ok("engine-build", "The engine's build suits this processor", evidence)
@@ -68,16 +68,19 @@ def _with_amx(unused: list[str]) -> str:
     """Seen on a Xeon with AMX: docs/lab-log.md."""
     if "AMX-INT8" not in unused:
         return ""
-    return " Of this release it crashed with Q8_0 weights on a processor with AMX: try it first."
+    return (
+        "A native build of this release crashed with Q8_0 weights on a processor with AMX: try "
+        "your own file before you rely on one. "
+    )
 
 
 def _compile(engine: EngineFacts) -> str:
     kinds = (kind for start, kind in _SWITCHES.items() if (engine.build or "").startswith(start))
     switch = "".join(f"XLLAMACPP_BUILD_{kind}=1 " for kind in kinds)
     return (
+        "That takes a C++ compiler, CMake, Rust, a network and a while: "
         f"{switch}pip install --force-reinstall --no-deps --no-binary {PACKAGE} "
-        f"{PACKAGE}=={EXPECTED_VERSION} compiles the same release for this processor; it needs a "
-        "C++ compiler, CMake, Rust, a network and a while"
+        f"{PACKAGE}=={EXPECTED_VERSION}"
     )
 
 

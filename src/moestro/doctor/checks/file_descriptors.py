@@ -23,9 +23,6 @@ LEAST = 256
 LEAST_QUEUE = 2048
 """Clients that the gateway's socket lets wait; with them it holds 4,096 descriptors and a few."""
 
-USUAL = 1024
-"""What Linux gives a login: enough for some 480 clients, so for those of this machine."""
-
 
 def run(case: Case) -> Iterator[Finding]:
     address = case.address
@@ -41,23 +38,22 @@ def run(case: Case) -> Iterator[Finding]:
         yield ok("file-descriptors", "There are enough file descriptors", "no limit")
         return
     clients = max((soft - base) // FOR_EACH_REQUEST, 0)
+    one = streams == 1
     evidence = (
-        f"{soft:,} may be open: room for {clients:,} requests at once, of which {streams} are "
-        f"worked on"
+        f"{soft:,} may be open; {base + FOR_EACH_REQUEST * streams:,} are needed for "
+        f"{streams} stream{'' if one else 's'}, one request each"
+        if clients < streams
+        else f"{soft:,} may be open: room for {clients:,} requests at once, of which {streams} "
+        f"{'is' if one else 'are'} worked on"
     )
     if soft >= all_waiting:
         yield ok("file-descriptors", "There are enough file descriptors", evidence)
         return
     place = resolved(address)
     local = place is not None and only_this_machine(place)
-    severity = Severity.INFO if local and soft >= USUAL else Severity.WARN
+    severity = Severity.INFO if local else Severity.WARN
     wanted = 65536 if hard is None else min(65536, hard)
-    how = (
-        f"ulimit -n {wanted} where it is started, or LimitNOFILE=65536 in its systemd unit"
-        if wanted > soft
-        else "LimitNOFILE=65536 in its systemd unit, or nofile in /etc/security/limits.conf: the "
-        "hard limit is as low"
-    )
+    how = _how(wanted if wanted > soft else None, linux=case.host.system == "Linux")
     yield Finding(
         Severity.FAIL if soft < least else severity,
         "too-few-descriptors",
@@ -67,6 +63,19 @@ def run(case: Case) -> Iterator[Finding]:
         evidence,
         f"Raise the limit: {how}.",
     )
+
+
+def _how(wanted: int | None, *, linux: bool) -> str:
+    """`wanted` None: the hard limit allows no more."""
+    if wanted is not None:
+        unit = ", or LimitNOFILE=65536 in its systemd unit" if linux else ""
+        return f"ulimit -n {wanted} where it is started{unit}"
+    if linux:
+        return (
+            "LimitNOFILE=65536 in its systemd unit, or nofile in /etc/security/limits.conf: the "
+            "hard limit is as low"
+        )
+    return "the superuser has to raise the hard limit first, which is as low"
 
 
 CHECK = Check(

@@ -31,10 +31,16 @@ def _run(case: Case) -> Iterator[Finding]:
                 "gpu-remap-pending",
                 f"{found.name} waits for a restart to replace broken rows of its memory",
                 "a row remapping is pending",
-                "Stop what runs on it and restart the machine (or reset the card: nvidia-smi -r).",
+                "Stop what runs on it, and restart the machine or reset the card: "
+                f"sudo nvidia-smi{found.chosen} -r",
             )
         if not state.uncorrected and not state.remap_pending:
-            yield ok("gpu-errors", f"The memory of {found.name} is sound")
+            seen = [
+                None if state.uncorrected is None else "0 errors that could not be corrected",
+                None if state.remap_pending is None else "no row waits to be replaced",
+            ]
+            yield ok("gpu-errors", f"The memory of {found.name} is sound",
+                     "; ".join(filter(None, seen)))  # fmt: skip
 
 
 CHECK = Check("gpu-errors", "machine", "Is the GPUs' memory sound?", _run)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok, unknown
-from moestro.doctor.gpus import gpus_of
+from moestro.doctor.gpus import CaseGpu, gpus_of
 from moestro.findings import Finding, Severity
 from moestro.hardware.gpu_state import GpuState
 
@@ -35,7 +35,7 @@ def _run(case: Case) -> Iterator[Finding]:
                 )
             continue
         troubles = [*_hot(found.name, state), *_held_back(found.name, state),
-                    *_power(found.name, state)]  # fmt: skip
+                    *_power(found, state)]  # fmt: skip
         yield from troubles
         if not troubles:
             heat = "" if state.temperature_c is None else f"{state.temperature_c:.0f} °C"
@@ -75,19 +75,24 @@ def _held_back(name: str, state: GpuState) -> Iterator[Finding]:
         )
 
 
-def _power(name: str, state: GpuState) -> Iterator[Finding]:
+def _power(found: CaseGpu, state: GpuState) -> Iterator[Finding]:
     limit, default = state.power_limit_watts, state.default_power_limit_watts
     if limit is None or default is None or limit >= _LOWERED * default:
         return
     yield Finding(
         Severity.WARN if limit < _LOW * default else Severity.INFO,
         "gpu-power-limited",
-        f"The power limit of {name} is set below its default",
+        f"The power limit of {found.name} is set below its default",
         f"{limit:.0f} of {default:.0f} W",
-        f"sudo nvidia-smi -pl {default:.0f} takes it back, unless it is wanted."
-        if state.vendor == "nvidia"
-        else "Write the default of power1_cap_default to power1_cap, unless it is wanted.",
+        f"Unless it is wanted, take it back: {_unlimit(found, state, default)}",
     )
+
+
+def _unlimit(found: CaseGpu, state: GpuState, default: float) -> str:
+    if state.vendor == "nvidia":
+        return f"sudo nvidia-smi{found.chosen} -pl {default:.0f}"
+    sensors = f"/sys/bus/pci/devices/{state.bus_id or 'SLOT'}/hwmon/hwmon*"
+    return f"cat {sensors}/power1_cap_default | sudo tee {sensors}/power1_cap"
 
 
 CHECK = Check("gpu-throttle", "machine", "Do the GPUs run at their full clocks?", _run)

@@ -29,13 +29,14 @@ def _run(case: Case) -> Iterator[Finding]:
     if load < 1 or load < _BUSY * cores:
         yield ok("host-load", "The processor has time", evidence)
         return
+    left = int(cores - load) if cores - load >= 1 else max(cores // 2, 1)
     yield Finding(
         Severity.WARN if load >= _FULL * cores else Severity.INFO,
         "host-busy",
         "Other work keeps the processor busy",
         evidence,
-        "Stop it, or move it to another time (top shows what it is); if it has to run, plan with "
-        "fewer threads: --threads.",
+        "Stop it, or move it to another time (top shows what it is); if it has to run, serve on "
+        f"fewer threads: moestro up MODEL --threads {left}",
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok
@@ -31,10 +32,11 @@ WORTH_BYTES = 4 * GIB
 
 def run(case: Case) -> Iterator[Finding]:
     host = case.host
-    pool, idle = _pools(host)
+    pools = _pools(host)
     memory = host.kilobytes("proc/meminfo", "MemTotal")
-    if pool is None or idle is None or not memory:
+    if not pools or not memory:
         return
+    pool, idle = sum(one.size_bytes for one in pools), sum(one.idle_bytes for one in pools)
     if idle > memory * IDLE_SHARE:
         yield Finding(
             Severity.WARN,
@@ -42,8 +44,9 @@ def run(case: Case) -> Iterator[Finding]:
             "A pool of huge pages keeps memory that the engine cannot use",
             f"{format_bytes(idle)} of the pool's {format_bytes(pool)} are unused, "
             f"{idle / memory:.0%} of all memory",
-            "Give it back: sysctl -w vm.nr_hugepages=0 (and out of /etc/sysctl.d, or "
-            "hugepages= of the kernel's command line), unless another program waits for it.",
+            "Unless another program waits for it, take it out of /etc/sysctl.d and of the kernel's "
+            "command line (hugepages=), and give it back: "
+            + "; ".join(one.give_back for one in pools if one.idle_bytes),
         )
         return
     mode = _transparent(host)
@@ -55,8 +58,8 @@ def run(case: Case) -> Iterator[Finding]:
             "Caches and repacked weights lie in small pages",
             f"transparent_hugepage is never; {format_bytes(need)} of the plan is memory that huge "
             "pages could hold",
-            "Try echo always > /sys/kernel/mm/transparent_hugepage/enabled and compare: fewer "
-            "page-table look-ups, mostly a gain of a few per cent.",
+            "Compare with them on: fewer page-table look-ups are mostly a gain of a few per cent. "
+            f"echo always | sudo tee /{_TRANSPARENT}",
         )
         return
     yield ok(
@@ -70,12 +73,21 @@ def _transparent(host: Host) -> str | None:
     return found[1] if found else None
 
 
-def _pools(host: Host) -> tuple[int | None, int | None]:
-    """Bytes of all static pools, and of their unused pages that nobody has reserved."""
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """A static pool; `idle_bytes` are its unused pages that nobody has reserved. `give_back` is the
+    command that frees them."""
+
+    size_bytes: int
+    idle_bytes: int
+    give_back: str
+
+
+def _pools(host: Host) -> list[_Pool]:
     sizes = [_pool(host, path) for path in host.paths(f"{_POOLS}/hugepages-*kB")]
     known = [size for size in sizes if size is not None]
     if known:
-        return sum(pool for pool, _ in known), sum(idle for _, idle in known)
+        return known
     meminfo = {
         name: host.kilobytes("proc/meminfo", name)
         for name in ("HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "Hugepagesize")
@@ -87,11 +99,12 @@ def _pools(host: Host) -> tuple[int | None, int | None]:
     )
     page = meminfo["Hugepagesize"]
     if total is None or free is None or page is None:
-        return None, None
-    return total * page, max(free - (reserved or 0), 0) * page
+        return []
+    idle = max(free - (reserved or 0), 0) * page
+    return [_Pool(total * page, idle, "sudo sysctl -w vm.nr_hugepages=0")]
 
 
-def _pool(host: Host, path: str) -> tuple[int, int] | None:
+def _pool(host: Host, path: str) -> _Pool | None:
     found = re.search(r"hugepages-(\d{1,9})kB$", path, re.ASCII)
     total, free, reserved = (
         host.number(f"{path}/{name}") for name in ("nr_hugepages", "free_hugepages",
@@ -100,8 +113,11 @@ def _pool(host: Host, path: str) -> tuple[int, int] | None:
     if found is None or total is None or free is None or min(total, free) < 0:
         return None
     page = int(found[1]) * KIB
-    pool = total * page
-    return (pool, max(free - max(reserved or 0, 0), 0) * page) if pool < _MOST_BYTES else None
+    if total * page >= _MOST_BYTES:
+        return None
+    idle = max(free - max(reserved or 0, 0), 0) * page
+    # The switch vm.nr_hugepages is for pages of the default size alone.
+    return _Pool(total * page, idle, f"echo 0 | sudo tee /{path}/nr_hugepages")
 
 
 CHECK = Check("huge-pages", "memory", "Do huge pages take memory from the engine?", run)

@@ -2,7 +2,8 @@
 
 Decoding a mixture of experts reads weights from memory and does little else, so that half the
 channels are half the speed. What modules sit in which slots stands in the SMBIOS tables, for root
-alone; a measured bandwidth tells as much where the peak is known.
+alone; udev keeps a copy for everybody, and a measured bandwidth tells as much where the peak is
+known.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from collections.abc import Iterator
 
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok
+from moestro.doctor.host import Host
 from moestro.doctor.virtual import is_virtual
 from moestro.findings import Finding, Severity
 from moestro.hardware.bandwidth import CHANNEL_BYTES
-from moestro.hardware.smbios import PLUGGED, Modules, parse_smbios
+from moestro.hardware.smbios import PLUGGED, Modules, parse_smbios, parse_udev
 from moestro.units import format_bandwidth
 
 _TABLE = "sys/firmware/dmi/tables/DMI"
+_UDEV = "run/udev/data/+dmi:id"
 _LOW = 0.5
 """Of the peak. Programs reach 75 to 90 % with all cores; what is below half has a cause."""
 
@@ -31,11 +34,16 @@ def _run(case: Case) -> Iterator[Finding]:
     if case.inventory.memory.unified or case.host.system != "Linux":
         return
     virtual = is_virtual(case.host)
-    data = None if virtual else case.host.data(_TABLE)
-    modules = parse_smbios(data) if data is not None else Modules(())
+    modules = Modules(()) if virtual else _modules(case.host)
     troubles = [*_channels(modules), *_rated(modules)]
     yield from troubles
     yield from _reached(case, modules, virtual=virtual, well=not troubles)
+
+
+def _modules(host: Host) -> Modules:
+    data = host.data(_TABLE)
+    found = parse_smbios(data) if data is not None else Modules(())
+    return found if found.slots else parse_udev(host.text(_UDEV) or "")
 
 
 def _channels(modules: Modules) -> Iterator[Finding]:
@@ -101,6 +109,7 @@ def _reached(case: Case, modules: Modules, *, virtual: bool, well: bool) -> Iter
     channels = counted[0] if counted is not None else memory.channels
     speed = modules.megatransfers or _speed(memory.kind)
     peak = channels * speed * 1e6 * CHANNEL_BYTES if channels and speed else None
+    one_channel = speed * 1e6 * CHANNEL_BYTES if speed else _ONE_CHANNEL_AT_MOST
     low = measured is not None and peak is not None and measured.bytes_per_second < _LOW * peak
     # A part of the cores does not fill all channels, and nothing is wrong with that.
     few = case.inventory.cpu.usable_cores < (case.inventory.cpu.physical_cores or 1)
@@ -124,9 +133,10 @@ def _reached(case: Case, modules: Modules, *, virtual: bool, well: bool) -> Iter
     elif counted is not None:
         yield ok("memory-channels", f"All {counted[1]} memory channels have modules",
                  f"{format_bandwidth(peak)} at most")  # fmt: skip
-    elif measured and (virtual or measured.bytes_per_second > _ONE_CHANNEL_AT_MOST):
+    elif measured and (virtual or measured.bytes_per_second > one_channel):
+        above = "" if virtual else f", more than one channel's {format_bandwidth(one_channel)}"
         yield ok("memory-channels", "Main memory was measured",
-                 format_bandwidth(measured.bytes_per_second))  # fmt: skip
+                 f"{format_bandwidth(measured.bytes_per_second)}{above}")  # fmt: skip
     elif not virtual:
         yield _unknown(case, None if measured is None else measured.bytes_per_second)
 
@@ -140,7 +150,7 @@ def _speed(kind: str | None) -> int | None:
 def _unknown(case: Case, measured: float | None) -> Finding:
     evidence = None if measured is None else f"{format_bandwidth(measured)} measured"
     if case.host.refused(_TABLE):
-        fix = "The table of the modules is for root: sudo dmidecode -t memory shows it."
+        fix = 'The table of the modules is for root: sudo "$(command -v moestro)" doctor reads it.'
     else:
         fix = "Nothing here tells of modules: look at the board, or run this outside the container."
     if measured is None:

@@ -24,6 +24,12 @@ _MOST_NAMED = 5
 _MOST_ANCESTORS = 64
 _MOST_WORDS = 64
 
+_MOST_PROCESSES = 4096
+"""Each costs some 50 microseconds; kernel threads, which a large machine has thousands of, are the
+oldest."""
+
+_OWN = "moestro"
+
 _PROGRAMS = {
     "llama-server": "llama-server",
     "ollama": "Ollama",
@@ -50,7 +56,7 @@ _PROGRAMS = {
 _SERVE = {"Ollama": ("serve", "start", "runner"), "vLLM": ("serve",), "LMDeploy": ("serve",)}
 """Of programs that are clients too, the words after which they serve."""
 
-_MODULES = {"llama_cpp.server": "llama-cpp-python", "moestro.engine.llama_cpp.worker": "moestro"}
+_MODULES = {"llama_cpp.server": "llama-cpp-python", "moestro.engine.llama_cpp.worker": _OWN}
 _PYTHON = re.compile(r"(python|pypy)[\d.]*(\.exe)?")
 _TITLE = re.compile(r"(vllm|sglang)::")
 """What these call their workers."""
@@ -72,26 +78,53 @@ def run(case: Case) -> Iterator[Finding]:
     host = case.host
     if host.text("proc/self/status") is None:
         return
-    engines = sorted(_engines(host), key=lambda engine: -(engine.own_bytes or 0))
+    folders = host.paths("proc/[0-9]*")
+    looked_at = folders[-_MOST_PROCESSES:]
+    cut = ""
+    if len(looked_at) < len(folders):
+        cut = (
+            f"; only {len(looked_at):,} of {len(folders):,} processes were looked at, those with "
+            "the highest numbers"
+        )
+    found = sorted(_engines(host, looked_at), key=lambda engine: -(engine.own_bytes or 0))
+    own = [engine for engine in found if engine.name == _OWN]
+    engines = [engine for engine in found if engine.name != _OWN]
+    if own:
+        yield Finding(
+            Severity.INFO,
+            "moestro-running",
+            "moestro serves here already",
+            _listed(own) + cut,
+            "Nothing needs to be done if that is the service you mean. While it runs, what it "
+            "holds is missing from the memory that a second plan is made with.",
+        )
     if not engines:
-        yield ok("other-engines", "No other inference server is to be seen")
+        if not own:
+            yield ok(
+                "other-engines", "No other inference server is to be seen",
+                cut.removeprefix("; ") or f"{len(folders):,} processes",
+            )  # fmt: skip
         return
     total = sum(engine.own_bytes or 0 for engine in engines)
     memory = case.inventory.memory.total_bytes
     unbounded = any(engine.unbounded for engine in engines)
     large = total > max(LARGE_BYTES, memory * LARGE_SHARE)
-    more = len(engines) - _MOST_NAMED
     yield Finding(
         Severity.WARN if large or unbounded else Severity.INFO,
         "other-engine-running",
         "Another inference server runs here" if len(engines) == 1
         else "Other inference servers run here",
-        ", ".join(_told(engine) for engine in engines[:_MOST_NAMED])
-        + (f" and {more} more" if more > 0 else ""),
+        _listed(engines) + cut,
         "Stop it before going live if it is not needed: it holds memory, and takes cores while it "
         "works."
         + (" Give that llama-server a --cache-ram in MiB." if unbounded else ""),
     )  # fmt: skip
+
+
+def _listed(engines: list[_Engine]) -> str:
+    more = len(engines) - _MOST_NAMED
+    told = ", ".join(_told(engine) for engine in engines[:_MOST_NAMED])
+    return told + (f" and {more} more" if more > 0 else "")
 
 
 def _told(engine: _Engine) -> str:
@@ -100,13 +133,13 @@ def _told(engine: _Engine) -> str:
     return f"{engine.name} (process {engine.pid}{size}{cache})"
 
 
-def _engines(host: Host) -> Iterator[_Engine]:
+def _engines(host: Host, folders: list[str]) -> Iterator[_Engine]:
     own = host.table("proc/self/status").get("Pid")
-    for path in host.paths("proc/[0-9]*/cmdline"):
-        pid = path.split("/")[1]
+    for folder in folders:
+        pid = folder.split("/")[1]
         if not (pid.isdecimal() and len(pid) < 12):
             continue
-        words = _words(host.data(path))
+        words = _words(host.data(f"{folder}/cmdline"))
         name = engine_name(words)
         if name is None or _is_own(host, pid, own):
             continue

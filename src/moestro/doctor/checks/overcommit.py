@@ -15,8 +15,8 @@ from moestro.findings import Finding, Severity
 from moestro.units import format_bytes
 
 _FIX = (
-    "Set vm.overcommit_memory to 0 on the host (sysctl -w vm.overcommit_memory=0), or raise "
-    "vm.overcommit_ratio."
+    "Raise vm.overcommit_ratio on the host, or let the kernel judge by itself: "
+    "sudo sysctl -w vm.overcommit_memory=0"
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from moestro.doctor.case import Case
+from moestro.doctor.chassis import is_notebook
 from moestro.doctor.check import Check, ok, unknown
 from moestro.doctor.gpus import CaseGpu, gpus_of
 from moestro.doctor.virtual import is_virtual
@@ -73,14 +74,18 @@ def _look(case: Case, found: CaseGpu) -> Iterator[Finding]:
         return
     cost = _cost(case)
     if width < best_width:
+        notebook = is_notebook(case.host)
         yield Finding(
-            Severity.WARN,
+            Severity.INFO if notebook else Severity.WARN,
             "pcie-width-reduced",
             f"{found.name} runs on {width} of its {best_width} lanes",
             f"{evidence}. {cost}",
-            "Put the card into the slot that is wired for all its lanes (mostly the one next to "
-            "the processor), without a riser, and look for a second slot or an M.2 disk that "
-            "shares its lanes. A notebook's are soldered: there it stays so.",
+            "Nothing can be done: a notebook's lanes are soldered, and many have fewer than the "
+            "chip could use."
+            if notebook
+            else "Put the card into the slot that is wired for all its lanes (mostly the one next "
+            "to the processor), without a riser, and look for a second slot or an M.2 disk that "
+            "shares its lanes.",
         )
     if slowed:
         yield Finding(

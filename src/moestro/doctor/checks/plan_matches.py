@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok
 from moestro.findings import Finding, Severity
-from moestro.hardware import Inventory
+from moestro.hardware import Gpu, Inventory
 from moestro.units import format_bytes
+
+_TOLERANCE = 0.02
 
 
 def run(case: Case) -> Iterator[Finding]:
@@ -16,7 +18,9 @@ def run(case: Case) -> Iterator[Finding]:
     if file is None:
         return
     trouble = False
-    differences = _differences(file.hardware, case.inventory)
+    # A plan leaves out GPUs that the engine does not see, there as here.
+    here = case.plan.hardware if case.plan is not None else case.inventory
+    differences = _differences(file.hardware, here)
     if differences:
         trouble = True
         yield Finding(
@@ -40,30 +44,45 @@ def run(case: Case) -> Iterator[Finding]:
             "Plan this file: moestro plan MODEL --json.",
         )
     if not trouble:
-        yield ok("plan-matches", "The plan was made for this machine and this file")
+        yield ok(
+            "plan-matches", "The plan was made for this machine and this file",
+            f"{here.cpu.model or 'processor unknown'}, "
+            f"{format_bytes(here.memory.usable_total_bytes)}, GPUs: {_gpus(here)}",
+        )  # fmt: skip
 
 
 def _differences(planned: Inventory, here: Inventory) -> list[str]:
-    found = []
-    for name, before, now in (
-        ("processor", planned.cpu.model, here.cpu.model),
-        ("usable cores", planned.cpu.usable_cores, here.cpu.usable_cores),
-        (
-            "memory",
-            format_bytes(planned.memory.usable_total_bytes),
-            format_bytes(here.memory.usable_total_bytes),
-        ),
-        ("GPUs", _gpus(planned), _gpus(here)),
-    ):
-        if before != now:
-            found.append(f"{name}: {before or 'unknown'} planned, {now or 'unknown'} here")
-    return found
+    found: list[tuple[str, object, object]] = []
+    if planned.cpu.model != here.cpu.model:
+        found.append(("processor", planned.cpu.model, here.cpu.model))
+    if planned.cpu.usable_cores != here.cpu.usable_cores:
+        found.append(("usable cores", planned.cpu.usable_cores, here.cpu.usable_cores))
+    before, now = planned.memory.usable_total_bytes, here.memory.usable_total_bytes
+    if not _alike(before, now):
+        found.append(("memory", format_bytes(before), format_bytes(now)))
+    if len(planned.gpus) != len(here.gpus) or not all(map(_same, planned.gpus, here.gpus)):
+        found.append(("GPUs", _gpus(planned), _gpus(here)))
+    return [f"{what}: {was or 'unknown'} planned, {is_ or 'unknown'} here"
+            for what, was, is_ in found]  # fmt: skip
+
+
+def _alike(before: int | None, now: int | None) -> bool:
+    """A kernel's update takes a little more or less of the memory for itself."""
+    if before is None or now is None:
+        return True
+    return abs(before - now) <= _TOLERANCE * max(before, now)
+
+
+def _same(before: Gpu, now: Gpu) -> bool:
+    return before.name == now.name and _alike(before.memory_bytes, now.memory_bytes)
 
 
 def _gpus(machine: Inventory) -> str:
-    return " + ".join(gpu.name for gpu in machine.gpus) or "none"
+    shown = (
+        gpu.name if gpu.memory_bytes is None else f"{gpu.name} ({format_bytes(gpu.memory_bytes)})"
+        for gpu in machine.gpus
+    )
+    return " + ".join(shown) or "none"
 
 
-CHECK = Check(
-    "plan-matches", "machine", "Is the plan one for this machine and this file?", run, quick=True
-)
+CHECK = Check("plan-matches", "machine", "Is the plan one for this machine and this file?", run)

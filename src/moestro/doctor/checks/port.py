@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from moestro.doctor.case import Address, Case
 from moestro.doctor.check import Check, ok
 from moestro.doctor.host import Host
-from moestro.doctor.listening import Place, resolved, shown
+from moestro.doctor.listening import Place, resolved, served_model, shown
 from moestro.findings import Finding, Severity
 
 FIRST_FREE_PORT = 1024
@@ -34,7 +34,7 @@ def run(case: Case) -> Iterator[Finding]:
     try:
         _bind(place)
     except OSError as error:
-        yield _refused(case.host, address, error)
+        yield _refused(case.host, address, place, error)
         return
     if address.port == 0:
         yield ok("port", "The system will choose a free port", shown(address))
@@ -50,14 +50,25 @@ def _bind(place: Place) -> None:
         attempt.bind(where)
 
 
-def _refused(host: Host, address: Address, error: OSError) -> Finding:
+def _refused(host: Host, address: Address, place: Place, error: OSError) -> Finding:
     if error.errno == errno.EADDRINUSE:
+        model = served_model(place)
+        if model is not None:
+            return Finding(
+                Severity.INFO,
+                "already-serving",
+                "moestro serves at this address already",
+                f"{shown(address)} answers for the model {model}",
+                "Nothing needs to be done if that is the service you mean; give another one its "
+                "own port with --port.",
+            )
+        how = "ss -ltnp" if host.system == "Linux" else f"lsof -nP -iTCP:{address.port}"
         return Finding(
             Severity.FAIL,
             "port-taken",
             "Another program listens on the port",
             shown(address),
-            "Stop it (ss -ltnp lists it), or choose another port with --port; 0 takes a free one.",
+            f"Stop it ({how} lists it), or choose another port with --port; 0 takes a free one.",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return _port_reserved(host, address)

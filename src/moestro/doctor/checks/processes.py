@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from moestro.doctor import cgroup
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok
+from moestro.doctor.checks.cpu_quota import MOST_THREADS
 from moestro.findings import Finding, Severity
 
 BASE = 16
@@ -24,6 +25,8 @@ def run(case: Case) -> Iterator[Finding]:
     if case.address is None or case.plan is None:
         return
     settings = case.plan.settings
+    if settings.threads > MOST_THREADS:
+        return  # no engine starts so many, whatever the limits: the check of the quota says it
     # `server_http_context::init` of llama-server: its streams and four, or one for each processor.
     http = max(settings.parallel + 4, case.inventory.cpu.usable_cores - 1)
     need = BASE + settings.threads + http

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok, unknown
-from moestro.errors import ModelNotFound
+from moestro.errors import MoestroError
 from moestro.findings import Finding, Severity
 from moestro.units import format_bytes, format_count
 
 
 def run(case: Case) -> Iterator[Finding]:
     error = case.model_error
-    if isinstance(error, ModelNotFound):
-        # Nothing is wrong with a model that is not there, as with weights without their config.
+    if error is not None and _lacks_config(error):
+        # Nothing need be wrong with the weights; what they are is told elsewhere.
         yield unknown(
             error.code,
             "There is no model to look at",
@@ -41,4 +41,10 @@ def run(case: Case) -> Iterator[Finding]:
         yield ok("readable", "The model's header is sound", ", ".join(filter(None, facts)))
 
 
-CHECK = Check("readable", "model", "Can the model file be read at all?", run, quick=True)
+def _lacks_config(error: MoestroError) -> bool:
+    from moestro.model.hugging_face import NO_CONFIG  # costs time that most runs need not spend
+
+    return error.code == NO_CONFIG
+
+
+CHECK = Check("readable", "model", "Can the model file be read at all?", run)

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from moestro.doctor import cgroup
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok, unknown
+from moestro.doctor.container import in_container, in_pod
 from moestro.doctor.host import Host
 from moestro.findings import Finding, Severity
 
@@ -34,7 +35,7 @@ def run(case: Case) -> Iterator[Finding]:
     unit = own_service(host)
     if unit is not None:
         yield _of_service(host, *unit)
-    elif "KUBERNETES_SERVICE_HOST" in host.environment:
+    elif in_pod(host):
         yield unknown(
             "restart-policy-unknown",
             "What restarts this pod cannot be seen from inside",
@@ -42,7 +43,7 @@ def run(case: Case) -> Iterator[Finding]:
             "kubectl get pod POD -o jsonpath='{.spec.restartPolicy}' tells: Always is right, and "
             "the default.",
         )
-    elif _in_container(host):
+    elif in_container(host):
         yield unknown(
             "restart-policy-unknown",
             "What restarts this container cannot be seen from inside",
@@ -66,21 +67,6 @@ def run(case: Case) -> Iterator[Finding]:
             "To go live, run it in a systemd unit with Restart=on-failure, or in a container that "
             "restarts.",
         )
-
-
-def _in_container(host: Host) -> bool:
-    """A container's runtime leaves a mark. An image that was unpacked onto a disk keeps Docker's;
-    then the whole of a block device lies at the root, which no container has."""
-    if host.data("run/.containerenv") is not None:
-        return True
-    if host.data(".dockerenv") is None:
-        return False
-    for line in (host.text("proc/self/mountinfo") or "").splitlines():
-        left, _, right = line.partition(" - ")
-        fields, source = left.split(), right.split()
-        if len(fields) > 4 and fields[4] == "/" and len(source) > 1:
-            return fields[3] != "/" or not source[1].startswith("/dev/")
-    return True
 
 
 def own_service(host: Host) -> tuple[str, bool] | None:

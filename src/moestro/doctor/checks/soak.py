@@ -1,14 +1,14 @@
 """Does the machine keep its speed under load?
 
 Cooling shows only after a while. The first and the last third of a soak are compared by their
-medians; a drop counts only if nearly every stretch of the last third was slower than nearly every
-one of the first, and if nobody else had the processor.
+medians; a change counts only if nearly every stretch of one third was slower than nearly every one
+of the other, and says nothing about the machine where others had the processor meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from statistics import median
+from statistics import fmean, median
 
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok, unknown
@@ -17,8 +17,10 @@ from moestro.findings import Finding, Severity
 from moestro.units import format_bytes, format_rate
 
 LEAST_SAMPLES = 6
-DROP = 0.10
-STOLEN = 0.05
+CHANGE = 0.10
+TAKEN = 0.05
+"""Of all processors' time, in one third: the engine's threads wait for the one that is held up."""
+
 GROWTH_BYTES = 256 << 20
 """Beyond what the plan allows its caches: allocators keep some of what was freed."""
 
@@ -40,7 +42,8 @@ def run(case: Case) -> Iterator[Finding]:
         yield unknown(
             "soak-too-short",
             "The soak was too short to see a drop",
-            f"{len(soak.samples)} answers' worth of load in {soak.seconds:.0f} s",
+            f"{len(soak.samples)} stretch{'es' if len(soak.samples) != 1 else ''} of load in "
+            f"{soak.seconds:.0f} s; {LEAST_SAMPLES} are needed",
             "Let it run longer: --soak 2m.",
         )
         return
@@ -56,16 +59,35 @@ def _speed(soak: SoakReport, first: Sequence[SoakSample], last: Sequence[SoakSam
         f"{format_rate(before)} in the first third of {soak.seconds:.0f} s, "
         f"{format_rate(after)} in the last{_temperatures(soak)}"
     )
-    stolen = max((s.stolen or 0.0 for s in soak.samples), default=0.0)
-    if after > before * (1 - DROP) or not _separate(first, last):
-        return ok("soak", "The speed holds under load", evidence)
-    if stolen > STOLEN:
+    if not any(s.tokens_per_second for s in last):
+        return Finding(
+            Severity.FAIL,
+            "silent-under-load",
+            "The engine stopped writing under load",
+            f"{evidence}: no token at all",
+            "Try one prompt with moestro run MODEL, look at the engine's log with moestro up "
+            "MODEL, and plan with a shorter --context or fewer --parallel streams.",
+        )
+    fell = after <= before * (1 - CHANGE)
+    rose = before <= after * (1 - CHANGE)
+    taken = max(_taken(part) for part in (first, last))
+    if (fell or rose) and taken > TAKEN:
         return unknown(
             "soak-disturbed",
-            "The speed fell, and other work took the processor meanwhile",
-            f"{evidence}; up to {stolen:.0%} of the processor's time was taken away",
+            f"The speed {'fell' if fell else 'rose'}, and other work had the processor meanwhile",
+            f"{evidence}; others had {taken:.0%} of the processors' time",
             "Repeat it when nothing else runs on this host.",
         )
+    if rose and _separate(last, first):
+        return Finding(
+            Severity.INFO,
+            "soak-began-slow",
+            "The speed rose during the soak: it began slower than it ended",
+            evidence,
+            "Repeat it, now that the model is in memory, to see whether the higher speed holds.",
+        )
+    if not fell or not _separate(first, last):
+        return ok("soak", "The speed holds under load", evidence)
     return Finding(
         Severity.WARN,
         "slows-under-load",
@@ -75,9 +97,14 @@ def _speed(soak: SoakReport, first: Sequence[SoakSample], last: Sequence[SoakSam
     )
 
 
-def _separate(first: Sequence[SoakSample], last: Sequence[SoakSample]) -> bool:
-    """Nine of ten pairs have the later stretch slower."""
-    pairs = [a.tokens_per_second > b.tokens_per_second for a in first for b in last]
+def _taken(part: Sequence[SoakSample]) -> float:
+    """Of all processors' time, what neither the engine nor the soak had."""
+    return fmean((s.stolen or 0.0) + (s.others or 0.0) for s in part)
+
+
+def _separate(fast: Sequence[SoakSample], slow: Sequence[SoakSample]) -> bool:
+    """Nine of ten pairs have the stretch that should be slow slower."""
+    pairs = [a.tokens_per_second > b.tokens_per_second for a in fast for b in slow]
     return sum(pairs) >= 0.9 * len(pairs)
 
 

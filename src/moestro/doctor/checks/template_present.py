@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok
 from moestro.findings import Finding, Severity
+from moestro.units import format_bytes
 
 
 def run(case: Case) -> Iterator[Finding]:
@@ -15,6 +16,16 @@ def run(case: Case) -> Iterator[Finding]:
     template = case.model.spec.chat_template
     if template is not None:
         yield ok("template-present", "There is a chat template", f"{len(template):,} characters")
+        return
+    size_bytes = case.model.spec.chat_template_bytes
+    if size_bytes is not None:
+        yield Finding(
+            Severity.FAIL,
+            "chat-template-too-large",
+            "The chat template is larger than any that was ever published, and was not looked at",
+            f"{format_bytes(size_bytes)}; the longest published ones have 64 KiB",
+            "Take the model's template from its publisher: the engine would run all of this one.",
+        )
         return
     # It will run, and answer; only worse than it could, and nothing in its answers says why.
     yield Finding(

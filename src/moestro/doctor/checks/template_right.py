@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from moestro.doctor.case import Case
-from moestro.doctor.check import Check, ok
+from moestro.doctor.check import Check, ok, unknown
 from moestro.doctor.template.conversations import TOOL_NAME, TOOL_PARAMETER
 from moestro.doctor.template.report import Rendering, TemplateReport
+from moestro.engine.tokenizer import TokenizerReport
 from moestro.findings import Finding, Severity
 
 _OFFICIAL = "Take the template that the model's publisher has now; such faults are often mended."
 _UNSAFE = ("reaches-outside", "out-of-limits")
+_TAKES_DOWN = ("crashed", "endless")
 
 
 def run(case: Case) -> Iterator[Finding]:
@@ -27,7 +29,10 @@ def run(case: Case) -> Iterator[Finding]:
         return
     if any(rendering.outcome in _UNSAFE for rendering in report.renderings):
         return  # template-safe says so
+    if report.engine in _TAKES_DOWN:
+        return  # the same
     found = [
+        *_not_asked(case, report),
         *_broken(report),
         *_system(report),
         *_lost(report),
@@ -36,13 +41,27 @@ def run(case: Case) -> Iterator[Finding]:
         *_elsewhere(report),
     ]
     yield from found
-    if not any(finding.severity in (Severity.WARN, Severity.FAIL) for finding in found):
+    if all(finding.severity is Severity.INFO for finding in found):
         tried = ", ".join(r.conversation for r in report.renderings if r.outcome == "rendered")
         yield ok("template-right", "The chat template keeps what was said", f"tried: {tried}")
 
 
+def _not_asked(case: Case, report: TemplateReport) -> Iterator[Finding]:
+    """Elsewhere than on Linux its parser cannot be reached; where the tokenizer could not be looked
+    at, that is said already."""
+    looked = case.model is not None and isinstance(case.model.tokenizer, TokenizerReport)
+    if report.engine is None and looked and case.host.system == "Linux":
+        yield unknown(
+            "engine-not-asked-about-template",
+            "The engine could not be asked about the chat template",
+            "its parser gave no answer, or was ended from outside",
+            "Run moestro doctor again with more memory free, or serve it once: moestro up MODEL.",
+        )
+
+
 def _broken(report: TemplateReport) -> Iterator[Finding]:
-    if report.engine_accepts is False:
+    accepted = report.engine == "accepted"
+    if report.engine == "refused":
         yield Finding(
             Severity.FAIL,
             "engine-refuses-template",
@@ -55,11 +74,11 @@ def _broken(report: TemplateReport) -> Iterator[Finding]:
         if rendering.outcome == "rendered" or system_refused or rendering.conversation == "tools":
             continue
         yield Finding(
-            Severity.WARN if report.engine_accepts else Severity.FAIL,
+            Severity.WARN if accepted else Severity.FAIL,
             "chat-template-broken",
             "The chat template fails on an ordinary conversation",
             f"{rendering.message} (conversation: {rendering.conversation})"
-            + ("; the engine's own parser accepts it" if report.engine_accepts else ""),
+            + ("; the engine's own parser accepts it" if accepted else ""),
             _OFFICIAL,
         )
         return

@@ -2,7 +2,10 @@
 
 It is a program in the model file. The engine here renders it without Python, but the same file goes
 into runtimes that do not: with them, what reaches out of the template runs on the host. And a
-template that does not end takes the engine down with the first request.
+template that does not end, or that the engine's parser dies of, takes the engine down.
+
+A name like `__description` is worth a warning, not more: no object has one, so nothing can be
+reached by it; but no honest template looks for it either.
 """
 
 from __future__ import annotations
@@ -51,11 +54,40 @@ def run(case: Case) -> Iterator[Finding]:
                 _ELSEWHERE,
             )
             return
+    if report.engine in _TAKES_DOWN:
+        yield Finding(
+            Severity.FAIL,
+            "chat-template-runaway",
+            "The chat template takes the engine down",
+            _TAKES_DOWN[report.engine],
+            _ELSEWHERE,
+        )
+        return
+    if report.private is not None:
+        yield Finding(
+            Severity.WARN,
+            "chat-template-private-attribute",
+            "The chat template looks for a private attribute",
+            f"it {report.private}; neither messages nor tools have such names",
+            "Compare it with the template of the model's publisher.",
+        )
+        return
+    beyond = (
+        "its syntax reaches for nothing else"
+        if report.unclear is None
+        else f"it {report.unclear}, so that only what was tried is known"
+    )
     yield ok(
         "template-safe",
         "The chat template only writes text",
-        "rendered in a sandbox, in a process with limits; its syntax reaches for nothing else",
+        f"rendered in a sandbox, in a process with limits; {beyond}",
     )
+
+
+_TAKES_DOWN = {
+    "crashed": "the engine's own parser crashes on it, as the engine would when it starts",
+    "endless": "the engine's own parser does not come to an end with it, or fills the memory",
+}
 
 
 _WORDS = {

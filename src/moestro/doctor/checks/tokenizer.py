@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from moestro.doctor.case import Case, ModelCase
 from moestro.doctor.check import Check, ok, unknown
@@ -12,6 +12,7 @@ from moestro.doctor.template.report import TemplateReport
 from moestro.engine.tokenizer import RoundTrip, TokenizerReport
 from moestro.errors import EngineStartFailed, MoestroError
 from moestro.findings import Finding, Severity
+from moestro.words import shown
 
 _AGAIN = "Take a file that was converted again from the original tokenizer."
 _NO_TOKENIZER = (None, "none", "no_vocab")
@@ -28,7 +29,7 @@ def run(case: Case) -> Iterator[Finding]:
             Severity.FAIL,
             "tokenizer-missing",
             "The file has no tokenizer, so no text can be given to the model",
-            f"tokenizer.ggml.model is {model.spec.tokenizer or 'absent'}",
+            f"tokenizer.ggml.model is {shown(model.spec.tokenizer or 'absent')}",
             _AGAIN,
         )
         return
@@ -45,7 +46,7 @@ def run(case: Case) -> Iterator[Finding]:
     ]
     yield from found
     if not any(finding.severity is not Severity.INFO for finding in found):
-        ends = ", ".join(report.ends[:4])
+        ends = _listed(report.ends[:4])
         came_back = sum(trip.text == trip.came_back for trip in report.round_trips)
         yield ok(
             "tokenizer",
@@ -102,6 +103,11 @@ def _folded(text: str) -> str:
     return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text)).casefold()
 
 
+def _listed(pieces: Iterable[str]) -> str:
+    """Tokens are foreign texts: they may hold anything."""
+    return ", ".join(shown(piece) for piece in pieces)
+
+
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:39] + "…")
 
@@ -137,7 +143,7 @@ def _split_marks(model: ModelCase, report: TokenizerReport) -> Iterator[Finding]
             Severity.WARN,
             "template-marks-split",
             "Marks of the chat template are not tokens of their own",
-            ", ".join(split[:8]),
+            _listed(split[:8]),
             "The model sees them as letters, and does not know where a turn ends: take a template "
             "and a tokenizer that belong together.",
         )
@@ -169,8 +175,8 @@ def _never_ends(model: ModelCase, report: TokenizerReport) -> Iterator[Finding]:
             Severity.WARN,
             "answer-never-ends",
             "The mark that ends a turn in the chat template does not end an answer",
-            f"the template writes {end.piece} after an answer; answers end with "
-            f"{', '.join(report.ends[:4])}",
+            f"the template writes {shown(end.piece)} after an answer; answers end with "
+            f"{_listed(report.ends[:4])}",
             f"Answers may run on into an invented question. {_AGAIN}",
         )
 

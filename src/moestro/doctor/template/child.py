@@ -1,8 +1,8 @@
 """Child process of `examine`: renders a template that nobody has reason to trust.
 
 Usage: python -P -m moestro.doctor.template.child, with one JSON object on stdin. It limits itself
-before it reads the template, and prints a JSON line for each trial as soon as it is done: what
-kills it takes only the rest away.
+before it reads the template. It prints a JSON line when it is ready, one on the template's syntax,
+and one for each trial as soon as it is done: what kills it takes only the rest away.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Template
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError, UndefinedError
 
-from moestro.doctor.template.reaching import reaches_for
+from moestro.doctor.template.reaching import look_at_syntax
 from moestro.doctor.template.report import Outcome
 from moestro.doctor.template.sandbox import Refused, TemplateEnvironment
 
@@ -25,6 +25,7 @@ MOST_MESSAGE_CHARACTERS = 300
 def main() -> int:
     request = json.load(sys.stdin)
     _limit(request["cpu_seconds"], request["memory_bytes"])
+    _tell({"ready": True})
     environment = TemplateEnvironment()
     template = _compiled(environment, request["template"])
     for trial in request["trials"]:
@@ -36,7 +37,7 @@ def main() -> int:
             )  # fmt: skip
         else:
             outcome, text = template
-        _tell(trial["name"], outcome, text, environment.changed_data)
+        _tell(_told(trial["name"], outcome, text, environment.changed_data))
         if outcome in ("reaches-outside", "out-of-limits"):
             break
     return 0
@@ -64,9 +65,10 @@ def _limit(cpu_seconds: int, memory_bytes: int) -> None:
 def _compiled(environment: TemplateEnvironment, source: str) -> Template | tuple[Outcome, str]:
     """The template, or how it ended before it could be rendered."""
     try:
-        reached = reaches_for(environment.parse(source), environment)
-        if reached is not None:
-            return "reaches-outside", f"it {reached}"
+        syntax = look_at_syntax(environment.parse(source), environment)
+        if syntax.reaches is not None:
+            return "reaches-outside", f"it {syntax.reaches}"
+        _tell({"private": _printable(syntax.private), "unclear": _printable(syntax.unclear)})
         return environment.from_string(source)
     except Exception as error:  # noqa: BLE001 - a template can raise anything
         return _ended(environment, error)
@@ -110,15 +112,23 @@ def _ended(environment: TemplateEnvironment, error: Exception) -> tuple[Outcome,
     return "broken", f"{type(error).__name__}: {error}"
 
 
-def _tell(trial: str, outcome: Outcome, text: str, changed_data: bool) -> None:
-    message = "" if outcome == "rendered" else text[:MOST_MESSAGE_CHARACTERS]
-    told = {
+def _told(trial: str, outcome: Outcome, text: str, changed_data: bool) -> dict[str, Any]:
+    rendered = outcome == "rendered"
+    return {
         "trial": trial,
         "outcome": outcome,
-        "text": text if outcome == "rendered" else "",
-        "message": "".join(c if c.isprintable() else " " for c in message),
+        "text": text if rendered else "",
+        "message": "" if rendered else _printable(text),
         "changed_data": changed_data,
     }
+
+
+def _printable(text: str | None) -> str | None:
+    cut = None if text is None else text[:MOST_MESSAGE_CHARACTERS]
+    return None if cut is None else "".join(c if c.isprintable() else " " for c in cut)
+
+
+def _tell(told: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
 

@@ -122,11 +122,31 @@ CLOSED = (
 BEGUN = Trial("begun", _THOUGHT_OVER, opens=False)
 CONTINUED = Trial("continued", (*_THOUGHT_OVER, _ASKED_AGAIN), opens=False)
 
+START = (
+    Trial("start", (_said("user", "test"),), bare=True),
+    Trial(
+        "start-example",
+        (
+            _said("system", "You are a helpful assistant"),
+            _said("user", "Hello"),
+            _said("assistant", "Hi there"),
+            _said("user", "How are you?"),
+        ),
+        bare=True,
+    ),
+)
+"""What the engine has written when it starts (`common_chat_verify_template`,
+`common_chat_format_example`): a template can lie in wait for just that."""
+
+BESIDE: Mapping[Conversation, tuple[Trial, ...]] = {
+    "plain": (*CLOSED, START[0]),
+    "turns": (BEGUN, CONTINUED, START[1]),
+}
+"""Like the main ones, but only what is unsafe in them counts."""
+
 TRIALS: Sequence[Trial] = (
     *(trial for forms in MAIN.values() for trial in forms),
-    *CLOSED,
-    BEGUN,
-    CONTINUED,
+    *(trial for others in BESIDE.values() for trial in others),
 )
 
 

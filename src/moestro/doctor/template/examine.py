@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from moestro.doctor.template import conversations
 from moestro.doctor.template.conversations import BEGUN, CLOSED, CONTINUED, TRIALS
 from moestro.doctor.template.report import Conversation, Outcome, Rendering, TemplateReport
+from moestro.doctor.template.stopper import Stopper
 from moestro.errors import MoestroError
 from moestro.units import MIB
 
@@ -34,7 +35,11 @@ MARK = re.compile(
 _ENDS: tuple[Outcome, ...] = ("reaches-outside", "out-of-limits")
 """After these the child tries nothing more."""
 
+START_SECONDS = 20.0
+"""Until the child has been loaded: from a slow disk, on a busy machine."""
+
 _MOST_MARKS = 64
+_MOST_AFTER_ANSWER = 256
 _MOST_LOG_BYTES = 1 << 16
 _MOST_OUTPUT_BYTES = 32 * MIB
 _KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
@@ -43,12 +48,12 @@ _KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTE
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`cpu_seconds` and `memory_bytes` of the whole process, whose interpreter takes a fifth of a
-    second and 100 MiB of addresses; `wall_seconds` for a machine that is busy otherwise.
-    `text_characters` of one rendering: the longest published one writes 60,000."""
+    second and 100 MiB of addresses; `wall_seconds` once it is ready, for a machine that is busy
+    otherwise. `text_characters` of one rendering: the longest published one writes 60,000."""
 
-    cpu_seconds: int = 4
+    cpu_seconds: int = 3
     memory_bytes: int = 512 * MIB
-    wall_seconds: float = 30.0
+    wall_seconds: float = 10.0
     text_characters: int = 1 << 18
 
 
@@ -63,16 +68,33 @@ class _Tried:
     changed_data: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the child said before it ended. `ready`: it got as far as the template."""
+
+    ready: bool
+    tried: dict[str, _Tried]
+    private: str | None = None
+    unclear: str | None = None
+
+
 def examine_template(
-    template: str, *, bos: str | None = None, eos: str | None = None, limits: Limits = LIMITS
+    template: str,
+    *,
+    bos: str | None = None,
+    eos: str | None = None,
+    limits: Limits = LIMITS,
+    stopper: Stopper | None = None,
 ) -> TemplateReport:
     """What `template` makes of sample conversations. `bos` and `eos` are the texts of those tokens;
     without them it gets empty ones, as engines do.
 
     Raises:
-        MoestroError: no process could be had.
+        MoestroError: no process could be had, or `stopper` ended it.
     """
-    tried = _run(template, {"bos_token": bos or "", "eos_token": eos or ""}, limits)
+    stopper = stopper or Stopper()
+    told = _run(template, {"bos_token": bos or "", "eos_token": eos or ""}, limits, stopper)
+    tried = told.tried
     renderings = tuple(
         rendering
         for conversation in get_args(Conversation)
@@ -87,6 +109,8 @@ def examine_template(
         changes_data=any(one.changed_data for one in tried.values()),
         after_answer=_after_answer(texts.get("turns")),
         marks=_marks(one.text for one in tried.values()),
+        private=told.private,
+        unclear=told.unclear,
     )
 
 
@@ -99,6 +123,10 @@ def _best(conversation: Conversation, tried: Mapping[str, _Tried]) -> Rendering 
             continue
         lost = conversations.lost_from(conversation, one.text) if _is_rendered(one) else ()
         found.append(Rendering(conversation, one.outcome, one.text, one.message, lost))
+    for trial in conversations.BESIDE.get(conversation, ()):
+        one = tried.get(trial.name)
+        if one is not None and one.outcome in _ENDS:
+            found.append(Rendering(conversation, one.outcome, one.text, one.message))
     unsafe = [r for r in found if r.outcome in _ENDS]
     if unsafe:
         return unsafe[0]
@@ -136,15 +164,17 @@ def _keeps_prefix(begun: _Tried | None, continued: _Tried | None) -> bool | None
 def _after_answer(turns: str | None) -> str | None:
     if turns is None or conversations.ANSWER not in turns:
         return None
-    return turns.partition(conversations.ANSWER)[2].partition(conversations.NEXT_QUESTION)[0]
+    after = turns.partition(conversations.ANSWER)[2].partition(conversations.NEXT_QUESTION)[0]
+    return after[:_MOST_AFTER_ANSWER]
 
 
 def _marks(texts: Iterable[str]) -> tuple[str, ...]:
+    """What is not printable is no mark, and could do harm to a terminal."""
     found = dict.fromkeys(mark for text in texts for mark in MARK.findall(text))
-    return tuple(found)[:_MOST_MARKS]
+    return tuple(mark for mark in found if mark.isprintable())[:_MOST_MARKS]
 
 
-def _run(template: str, tokens: Mapping[str, str], limits: Limits) -> dict[str, _Tried]:
+def _run(template: str, tokens: Mapping[str, str], limits: Limits, stopper: Stopper) -> _Told:
     """What came of each trial that the child got to; the one that ended it included."""
     request = {
         "template": template,
@@ -174,11 +204,15 @@ def _run(template: str, tokens: Mapping[str, str], limits: Limits) -> dict[str, 
             timed_out.set()
             process.kill()
 
-        clock = threading.Timer(limits.wall_seconds, stop)
-        clock.start()
-        things.callback(clock.cancel)
-        tried = _told(process, request)
-        status = process.wait()
+        things.enter_context(stopper.ending(process.kill))
+        with _clock(START_SECONDS, stop):
+            first = _begun(process, request)
+        with _clock(limits.wall_seconds, stop):
+            told = _told(process, first)
+            status = process.wait()
+        if stopper.stopped:
+            raise _untried("it was stopped")
+        tried = told.tried
         missing = [trial for trial in TRIALS if trial.name not in tried]
         stopped = any(one.outcome in _ENDS for one in tried.values())
         if status != 0 and missing and not stopped:
@@ -186,30 +220,52 @@ def _run(template: str, tokens: Mapping[str, str], limits: Limits) -> dict[str, 
             said = log.read(_MOST_LOG_BYTES).decode(errors="replace").strip()
             if status > 0 and said and not timed_out.is_set():
                 raise _untried(said.splitlines()[-1])
+            if not told.ready:
+                raise _untried("its process ended before it was ready")
             tried[missing[0].name] = _Tried("out-of-limits", "", _how_it_died(status, limits))
-        return tried
+        return told
 
 
-def _told(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> dict[str, _Tried]:
+@contextlib.contextmanager
+def _clock(seconds: float, stop: Callable[[], None]) -> Iterator[None]:
+    clock = threading.Timer(seconds, stop)
+    clock.start()
+    try:
+        yield
+    finally:
+        clock.cancel()
+
+
+def _begun(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> bytes:
+    """The child's first line, once it has the request."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):  # what it died of is told by its status
         process.stdin.write(json.dumps(request).encode())
         process.stdin.close()
+    return process.stdout.readline(_MOST_LOG_BYTES)
+
+
+def _told(process: subprocess.Popen[bytes], first: bytes) -> _Told:
+    assert process.stdout is not None
     said = process.stdout.read(_MOST_OUTPUT_BYTES)
     if len(said) == _MOST_OUTPUT_BYTES:
         process.kill()
-    tried = {}
+    tried: dict[str, _Tried] = {}
+    private = unclear = None
     for line in said.splitlines():
         try:
             told = json.loads(line)
+            if "unclear" in told:
+                private, unclear = told["private"], told["unclear"]
+                continue
             name = str(told["trial"])
             outcome = told["outcome"]
         except (ValueError, LookupError, TypeError):
             break  # it died in the middle of a line
         if outcome in get_args(Outcome):
             tried[name] = _Tried(outcome, told["text"], told["message"], told["changed_data"])
-    return tried
+    return _Told(first.startswith(b"{"), tried, private, unclear)
 
 
 def _how_it_died(status: int, limits: Limits) -> str:

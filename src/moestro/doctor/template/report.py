@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from moestro.engine.tokenizer import TemplateVerdict
+
 Conversation = Literal["plain", "system", "turns", "tools"]
 """One question; with a system message; several turns; with tools: a call, its result, an answer."""
 
@@ -32,21 +34,24 @@ class TemplateReport:
     """`opens_answer`: a question's text goes on to where the answer begins (None where it was not
     rendered). `keeps_prefix`: the text of a conversation, up to the end of its last answer, is the
     beginning of its continuation's, so that an engine that cached the one need not read it again;
-    the answer has a thought before it where the template writes thoughts. `engine_accepts` is what
-    the engine's own parser says; None where it could not be asked.
+    the answer has a thought before it where the template writes thoughts. `engine` is what the
+    engine's own parser makes of it; None where it could not be asked.
 
     `changes_data`: it appends to lists or updates objects, which other runtimes' sandboxes refuse.
     `after_answer` is what follows an assistant's message until the next one; `marks` are the
-    strings in the texts that look like tokens of their own (`<|im_end|>`, `[INST]`).
+    strings in the texts that look like tokens of their own (`<|im_end|>`, `[INST]`). `private` and
+    `unclear` are clauses on its syntax: see `reaching.Syntax`.
     """
 
     renderings: tuple[Rendering, ...]
     opens_answer: bool | None = None
     keeps_prefix: bool | None = None
-    engine_accepts: bool | None = None
+    engine: TemplateVerdict | None = None
     changes_data: bool = False
     after_answer: str | None = None
     marks: tuple[str, ...] = ()
+    private: str | None = None
+    unclear: str | None = None
 
     def of(self, conversation: Conversation) -> Rendering | None:
         return next((r for r in self.renderings if r.conversation == conversation), None)

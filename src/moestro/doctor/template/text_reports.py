@@ -3,11 +3,11 @@ the texts of the tokens that begin and end, and its marks should be tokens."""
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 
 from moestro.doctor.template.examine import examine_template
 from moestro.doctor.template.report import TemplateReport
+from moestro.doctor.template.stopper import Stopper
 from moestro.engine.llama_cpp.tokenizer_probe import TokenizerProbe
 from moestro.engine.tokenizer import TokenizerReport
 from moestro.errors import EngineError, MoestroError
@@ -25,24 +25,25 @@ class TextReports:
     tokenizer: TokenizerReport | MoestroError | None
 
 
-def look_at_text(spec: ModelSpec) -> TextReports:
-    """Takes a second for a vocabulary of 100,000 tokens, and a fifth of one for the template."""
+def look_at_text(spec: ModelSpec, stopper: Stopper | None = None) -> TextReports:
+    """Takes a second for a vocabulary of 100,000 tokens, and a fifth of one for the template; eight
+    at most, whatever the template does. Another thread may end it through `stopper`."""
+    stopper = stopper or Stopper()
     if not can_be_probed(spec):
-        return TextReports(_template(spec, None, None), None)
+        return TextReports(_template(spec, None, None, stopper), None)
+    probe = TokenizerProbe(spec)
     try:
-        with TokenizerProbe(spec) as probe:
-            template = _template(spec, probe.bos, probe.eos)
+        with stopper.ending(probe.kill), probe:
+            template = _template(spec, probe.bos, probe.eos, stopper)
             if not isinstance(template, TemplateReport):
                 return TextReports(template, probe.report())
             tokenizer = probe.report(template.marks, template.after_answer)
             if not any(r.outcome in _UNSAFE for r in template.renderings):
                 # It is the last question, so a template that takes the engine down harms no other.
-                with contextlib.suppress(EngineError):
-                    accepted = probe.accepts(spec.chat_template or "")
-                    template = replace(template, engine_accepts=accepted)
+                template = replace(template, engine=probe.judge(spec.chat_template or ""))
             return TextReports(template, tokenizer)
     except EngineError as error:
-        return TextReports(_template(spec, None, None), error)
+        return TextReports(_template(spec, None, None, stopper), error)
 
 
 def can_be_probed(spec: ModelSpec) -> bool:
@@ -52,11 +53,11 @@ def can_be_probed(spec: ModelSpec) -> bool:
 
 
 def _template(
-    spec: ModelSpec, bos: str | None, eos: str | None
+    spec: ModelSpec, bos: str | None, eos: str | None, stopper: Stopper
 ) -> TemplateReport | MoestroError | None:
     if spec.chat_template is None:
         return None
     try:
-        return examine_template(spec.chat_template, bos=bos, eos=eos)
+        return examine_template(spec.chat_template, bos=bos, eos=eos, stopper=stopper)
     except MoestroError as error:
         return error

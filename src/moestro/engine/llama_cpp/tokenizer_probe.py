@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -24,11 +25,17 @@ from moestro.engine.llama_cpp.child import (
     parse_report,
 )
 from moestro.engine.llama_cpp.refusal import UNAVAILABLE, end_of, refusal
-from moestro.engine.tokenizer import AnswerEnd, RoundTrip, TokenizerReport
+from moestro.engine.tokenizer import AnswerEnd, RoundTrip, TemplateVerdict, TokenizerReport
 from moestro.errors import EngineError, EngineStartFailed, ModelUnsupported
 from moestro.model import ModelSpec
 
 TIMEOUT_SECONDS = 60.0
+
+JUDGE_SECONDS = 4.0
+"""The engine tries a published template within a quarter of a second."""
+
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+_NO_MEMORY = "std::bad_alloc"
 
 TEXTS = {
     "plain text": "The quick brown fox jumps over the lazy dog.",
@@ -57,6 +64,8 @@ _NO_GPU = {
 class TokenizerProbe(Closing):
     """A vocabulary that is loaded, and answers one question after the other.
 
+    Its child dies with the thread that entered it, and with this process. Any thread may `kill` it.
+
     Raises:
         ModelUnsupported: not a GGUF of this machine.
         EngineError: the engine refuses the file, crashes on it, or takes too long.
@@ -72,6 +81,8 @@ class TokenizerProbe(Closing):
         self._path = Path(location)
         self._timeout_seconds = timeout_seconds
         self._timed_out = threading.Event()
+        self._killed = False
+        self._process: subprocess.Popen[bytes] | None = None
         self._things = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -114,22 +125,53 @@ class TokenizerProbe(Closing):
             pre_known=not any("missing pre-tokenizer type" in line for line in end_of(self._log)),
         )
 
-    def accepts(self, template: str) -> bool | None:
-        """Does the engine's own parser take this chat template? None where it cannot be asked.
+    def judge(
+        self, template: str, *, timeout_seconds: float = JUDGE_SECONDS
+    ) -> TemplateVerdict | None:
+        """What the engine's own parser makes of a chat template, as when it starts. None where it
+        cannot be asked, or was ended from outside. Best the last question: a template that crashes
+        it or does not end takes the child along."""
+        assert self._process is not None
+        process, endless = self._process, threading.Event()
 
-        Raises:
-            EngineError: it crashed on the template, or takes too long.
-        """
-        accepted: bool | None = self._ask({"template": template})["accepts"]
-        return accepted
+        def stop() -> None:
+            endless.set()
+            process.kill()
+
+        clock = threading.Timer(timeout_seconds, stop)
+        clock.start()
+        try:
+            accepted: bool | None = self._ask({"template": template})["accepts"]
+        except EngineError:
+            if endless.is_set():
+                return "endless"
+            status = process.wait()
+            crashed = status < 0 and signal.Signals(-status).name in _CRASHES
+            return "crashed" if crashed else None
+        finally:
+            clock.cancel()
+        if accepted is False and any(_NO_MEMORY in line for line in end_of(self._log)[-4:]):
+            return "endless"
+        return None if accepted is None else "accepted" if accepted else "refused"
+
+    def kill(self) -> None:
+        """Ends the child at once. Whoever waits for an answer gets an EngineError. From any thread,
+        before it was entered too; may be called again."""
+        self._killed = True
+        if self._process is not None:
+            self._process.kill()
 
     def _start(self) -> None:
         try:
             self._log = self._things.enter_context(
                 tempfile.TemporaryFile(prefix="moestro-")  # noqa: SIM115 - closed by the stack
             )
+            lifeline, owners_end = os.pipe()
+            self._things.callback(os.close, owners_end)
+            self._things.callback(os.close, lifeline)
             self._process = subprocess.Popen(
-                child_command("tokenizer_probe_child"),
+                child_command("tokenizer_probe_child", str(lifeline)),
+                pass_fds=(lifeline,),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -141,7 +183,9 @@ class TokenizerProbe(Closing):
                 hint="It takes a process, and a little room in the folder for temporary files.",
                 code=UNAVAILABLE,
             ) from error
-        self._things.callback(self._end)
+        self._things.callback(self._end, self._process)
+        if self._killed:
+            self._process.kill()
         clock = threading.Timer(self._timeout_seconds, self._stop)
         clock.start()
         self._things.callback(clock.cancel)
@@ -151,6 +195,7 @@ class TokenizerProbe(Closing):
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._process
+        assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
         # A child that is gone is found when its answer is read.
@@ -179,11 +224,13 @@ class TokenizerProbe(Closing):
 
     def _stop(self) -> None:
         self._timed_out.set()
-        self._process.kill()
+        if self._process is not None:
+            self._process.kill()
 
-    def _end(self) -> None:
-        self._process.kill()  # it holds nothing that would have to be saved
-        self._process.communicate()
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        process.kill()  # it holds nothing that would have to be saved
+        process.communicate()
 
 
 def probe_tokenizer(

@@ -1,8 +1,8 @@
 """Child process of `tokenizer_probe`: loads a model's vocabulary, and nothing else of it.
 
-Usage: python -m moestro.engine.llama_cpp.tokenizer_probe_child, with JSON lines on stdin: first the
-model's path and texts to take there and back, then one question a line; each is answered by one
-report. It ends with its stdin.
+Usage: python -m moestro.engine.llama_cpp.tokenizer_probe_child LIFELINE, with JSON lines on stdin:
+first the model's path and texts to take there and back, then one question a line; each is answered
+by one report. It ends with its stdin, and with LIFELINE, a pipe: it may hang in the engine.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from moestro.engine.llama_cpp.abi import open_library
 from moestro.engine.llama_cpp.binding import LOAD_MODE_NONE, flush_log
 from moestro.engine.llama_cpp.child import FAILED_START, ReportStream, claim_report_stream
+from moestro.engine.llama_cpp.orphans import end_with_owner
 from moestro.engine.llama_cpp.std_string import function_of_string, std_string
 from moestro.errors import EngineMismatch
-from moestro.units import GIB
+from moestro.units import GIB, KIB
 
 _CPU_SECONDS = 60
 _DATA_BYTES = 4 * GIB
+_TEMPLATE_BYTES = GIB // 4
 _MOST_PIECE_BYTES = 4096
 _MOST_ENDS = 64
 _SPECIAL = 1 << 3 | 1 << 4
@@ -145,7 +148,21 @@ def _limit() -> None:
             resource.setrlimit(what, (most, most))
 
 
+def _limit_template() -> None:
+    """What a template may take on top of what is there already. Only Linux tells, and heeds it."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        line = next(line for line in status.splitlines() if line.startswith("VmData:"))
+        most = int(line.split()[1]) * KIB + _TEMPLATE_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (min(most, _DATA_BYTES), _DATA_BYTES))
+
+
 def main() -> int:
+    end_with_owner(int(sys.argv[1]))
     report = claim_report_stream()
     _limit()
     try:
@@ -177,7 +194,11 @@ def _answer(vocabulary: _Vocabulary, question: dict[str, Any], report: ReportStr
             report.send("marks", answer_end=end, **vocabulary.marks(marks))
         case {"template": template}:
             raw = template.encode(errors="replace")
-            report.send("template", accepts=_accepts(vocabulary.library, raw))
+            _limit_template()
+            accepts = _accepts(vocabulary.library, raw)
+            if not accepts:
+                flush_log(vocabulary.library)  # it says why
+            report.send("template", accepts=accepts)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 # The experts of 58 blocks stay in main memory: the last of them is block 60, and blocks
 # without experts are counted too.
 # For llama.cpp b11549; older releases do not know every flag.
+# Every program here may use it, unless its environment has a LLAMA_API_KEY. Web pages of other
+# hosts than localhost cannot read its answers: --cors-origins lets them.
 
 exec llama-server \
   --model /srv/models/DeepSeek-V3-Q4_K_M.gguf \
@@ -28,5 +30,6 @@ exec llama-server \
   --jinja \
   --host 127.0.0.1 \
   --port 8080 \
+  --cors-origins localhost \
   --metrics \
   --no-ui

@@ -2,6 +2,8 @@
 # Made by moestro from its plan for Qwen3-30B-A3B-Q4_K_M (qwen3moe, Q4_K_M)
 # on 8 cores, 64.0 GiB of memory.
 # For llama.cpp b11549; older releases do not know every flag.
+# Every program here may use it, unless its environment has a LLAMA_API_KEY. Web pages of other
+# hosts than localhost cannot read its answers: --cors-origins lets them.
 
 exec llama-server \
   --model /srv/models/Qwen3-30B-A3B-Q4_K_M.gguf \
@@ -26,5 +28,6 @@ exec llama-server \
   --jinja \
   --host 127.0.0.1 \
   --port 8080 \
+  --cors-origins localhost \
   --metrics \
   --no-ui

@@ -3,11 +3,17 @@
 # on 8 cores, 64.0 GiB of memory.
 #
 # Not said here, because there are no words for it:
-# - model (Q4_K_M): vLLM reads Hugging Face folders. GGUF needs vllm-gguf-plugin, which is experimental and knows few mixtures of experts: rather give the folder of the original model, or of an FP8 or AWQ version of about the same size.
-# - cache_type (q8_0): Keys and values are both kept in fp8, the nearest that every build of vLLM has.
-# - prompt_cache_bytes (1.00 GiB of host memory): vLLM keeps prefixes in free pages of the cache itself; --kv-offloading-size adds host memory.
-# - ubatch (512): A step of vLLM holds 2,048 tokens: its default, and the least that suits models with recurrent layers.
-# - threads (6): vLLM takes its threads from the environment: OMP_NUM_THREADS, and on CPUs VLLM_CPU_OMP_THREADS_BIND.
+# - model (Q4_K_M): vLLM reads Hugging Face folders. GGUF needs vllm-gguf-plugin, which is
+#   experimental and knows few mixtures of experts: rather give the folder of the original model,
+#   or of an FP8 or AWQ version of about the same size.
+# - cache_type (q8_0): Keys and values are both kept in fp8, the nearest that every build of vLLM
+#   has.
+# - prompt_cache_bytes (1.00 GiB of host memory): vLLM keeps prefixes in free pages of the cache
+#   itself; --kv-offloading-size adds host memory.
+# - ubatch (512): A step of vLLM holds 2,048 tokens: its default, and the least that suits models
+#   with recurrent layers.
+# - threads (6): vLLM takes its threads from the environment: OMP_NUM_THREADS, and on CPUs
+#   VLLM_CPU_OMP_THREADS_BIND.
 #
 # Options as of vLLM 0.32. The plan's memory was computed for llama.cpp and for its file: of
 # another format of the model vLLM takes other amounts, within the bounds below.
