@@ -15,6 +15,7 @@ from moestro.cli.options import address_options, engine_options, json_option, wi
 from moestro.errors import UsageError
 from moestro.findings import any_failed
 from moestro.units import parse_duration
+from moestro.words import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,13 +98,14 @@ def _soak_seconds(text: str | None) -> float | None:
 def _status() -> Iterator[Callable[[str], None]]:
     """Says on stderr, while it lasts, what is being looked at."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda text: None
         return
     with console.status("looking at this machine") as status:
-        yield lambda text: status.update(text)
+        yield lambda text: status.update(Text(plain(text)))
 
 
 def _print(found: Examined, *, as_json: bool, report: bool) -> None:
