@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from moestro.cli.launch import prepare
 from moestro.cli.main import main
 from moestro.cli.soaking import soaked
 from moestro.demo import model_path
+from moestro.doctor.case import Case
+from moestro.doctor.check import Check
+from moestro.doctor.examine import Answer, examine
+from moestro.doctor.soak import SoakReport
 from moestro.errors import MoestroError
 from moestro.planning import Wishes
 from tests.rewriting import Gguf
@@ -242,6 +247,29 @@ def test_load_is_put_on_the_model_and_watched() -> None:
     assert all(sample.tokens_per_second > 0 for sample in report.samples)
     if sys.platform == "linux":
         assert all((sample.rss_bytes or 0) > 1 << 20 for sample in report.samples)
+
+
+def test_the_machine_is_looked_at_before_it_is_put_under_load(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Afterwards it would be called busy and warm, by the doctor's own doing."""
+    events: list[str] = []
+
+    def load(*_: object) -> SoakReport:
+        events.append("load")
+        return SoakReport(60.0, 4, (), "It was killed.")
+
+    def asked(case: Case, checks: Sequence[Check], *rest: Any) -> tuple[Answer, ...]:
+        events.extend(check.name for check in checks)
+        return examine(case, checks, *rest)
+
+    monkeypatch.setattr("moestro.cli.soaking.soaked", load)
+    monkeypatch.setattr("moestro.cli.examining.examine", asked)
+    status, found = doctor(capsys, "demo", "--soak", "60s")
+    assert status == 1
+    assert "soak-failed" in codes(found, "fail")
+    assert events[-2:] == ["load", "soak"]
+    assert "host-load" in events[:-2]
 
 
 def test_up_refuses_what_a_quick_check_fails(tmp_path: Path) -> None:

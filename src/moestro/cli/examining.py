@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from moestro.cli.launch import Prepared
 from moestro.cli.planning import planner_of, seen_by_engine, told
 from moestro.cli.resolve import resolve
 from moestro.doctor.case import Address, Case, ModelCase
-from moestro.doctor.checks import CHECKS
+from moestro.doctor.checks import CHECKS, soak
 from moestro.doctor.examine import Answer, examine
 from moestro.doctor.host import this_host
 from moestro.doctor.soak import SoakReport
@@ -92,7 +92,6 @@ def examined(wanted: Wanted, tell: Tell) -> Examined:
             except BaseException:  # Ctrl-C above all: nothing may go on behind the user's back
                 stopper.stop()
                 raise
-    soak = _soak(wanted, prepared, tell)
     case = Case(
         host=this_host(),
         inventory=whole,
@@ -103,11 +102,15 @@ def examined(wanted: Wanted, tell: Tell) -> Examined:
         plan=prepared.plan if prepared is not None else None,
         plan_file=plan_file,
         address=wanted.address,
-        soak=soak,
     )
     answers = examine(case, CHECKS, lambda check: tell(check.question))
-    spent = soak.seconds if soak is not None else 0.0
-    return Examined(case, answers, time.monotonic() - begun - spent)
+    seconds = time.monotonic() - begun
+    if wanted.soak_seconds is not None and prepared is not None:
+        # Last, because a machine under this load would be called busy and warm.
+        case = replace(case, soak=_soaked(wanted.soak_seconds, prepared, tell))
+        (answer,) = examine(case, [soak.CHECK])
+        answers = tuple(answer if one.check is soak.CHECK else one for one in answers)
+    return Examined(case, answers, seconds)
 
 
 def to_json(found: Examined) -> dict[str, Any]:
@@ -192,13 +195,13 @@ def _planned(
         return Prepared(Path(spec.files[0].location), whole.identity, told(plan, planner), planner)
 
 
-def _soak(wanted: Wanted, prepared: Prepared | None, tell: Tell) -> SoakReport | None:
-    if wanted.soak_seconds is None or prepared is None:
-        return None
+def _soaked(seconds: float, prepared: Prepared, tell: Tell) -> SoakReport:
     from moestro.cli.soaking import soaked
 
-    whole = wanted.soak_seconds
-    return soaked(prepared, whole, lambda done: tell(f"under load: {done:.0f} of {whole:.0f} s"))
+    def progress(done: float) -> None:
+        tell(f"under load: {done:.0f} of {seconds:.0f} s")
+
+    return soaked(prepared, seconds, progress)
 
 
 def _or_error(ask: Callable[[], Result]) -> Result | MoestroError:
