@@ -16,6 +16,7 @@ from moestro.doctor.checks import (
     context_length,
     readable,
     router_precision,
+    template_present,
     template_right,
     template_safe,
     tokenizer,
@@ -23,7 +24,7 @@ from moestro.doctor.checks import (
 from moestro.doctor.checks import low_bit as low_bit_check
 from moestro.doctor.examine import examine
 from moestro.doctor.template.conversations import TOOL_NAME, TOOL_PARAMETER
-from moestro.doctor.template.report import Rendering
+from moestro.doctor.template.report import Rendering, TemplateReport
 from moestro.doctor.template.stopper import Stopper
 from moestro.doctor.template.text_reports import look_at_text
 from moestro.engine.tokenizer import AnswerEnd, RoundTrip
@@ -33,7 +34,7 @@ from moestro.model import read_model
 from moestro.model.completeness import Completeness, FileState, look_at_files
 from moestro.model.spec import RopeScaling
 from tests.doctor.model_checks import MODEL
-from tests.doctor.setups_model import SETUPS, low_bit, rewritten
+from tests.doctor.setups_model import SETUPS, low_bit, rewritten, with_keys
 from tests.doctor.workshop import Workshop, planned, template_report, tokenizer_report
 from tests.doctor.workshop import model as workshop_model
 from tests.model.test_hugging_face import folder_of
@@ -384,3 +385,21 @@ def test_a_hugging_face_folder_needs_conversion(workshop: Workshop, tmp_path: Pa
     case = ModelCase(spec, paths, state, seen.template, seen.tokenizer)
     found = findings(workshop.case(model=case, plan=None))
     assert codes(found, *TROUBLE) == ["needs-conversion", "chat-template-missing"]
+
+
+def test_a_second_template_serves_the_tools(workshop: Workshop) -> None:
+    """Engines take it for conversations with tools, so what it keeps counts, and how long it is."""
+    whole = Gguf.open(model_path()).get("tokenizer.chat_template")
+    for first, second, kept in ((CHATML, whole, True), (whole, CHATML, False)):
+        keys = {"chat_template": first, "chat_template.tool_use": second}
+        found = with_keys("qwen3moe", **keys)(workshop).model
+        assert found is not None
+        assert isinstance(found.template, TemplateReport)
+        assert [r.conversation for r in found.template.renderings].count("tools") == 1
+        tools = found.template.of("tools")
+        assert tools is not None
+        assert (tools.lost == ()) is kept
+    long = CHATML + " " * (1 << 21)
+    large = with_keys("qwen3moe", chat_template=CHATML, **{"chat_template.tool_use": long})
+    codes = [finding.code for finding in template_present.CHECK.run(large(workshop))]
+    assert codes == ["chat-template-too-large"]

@@ -97,6 +97,8 @@ def model_of_parts(parts: Sequence[Part], projector: Projector | None = None) ->
         attention_heads=hyper.integer("attention.head_count", most=1 << 16),
         skeleton=skeleton_of(first.header, architecture),
         chat_template_bytes=_length(metadata.get("tokenizer.chat_template")),
+        tool_template=_text(metadata, "tokenizer.chat_template.tool_use"),
+        tool_template_bytes=_length(metadata.get("tokenizer.chat_template.tool_use")),
     )
 
 

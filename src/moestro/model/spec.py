@@ -98,8 +98,9 @@ class ModelSpec:
 
     `mtp_layers` counts multi-token prediction blocks whose tensors are there. `layers` is None
     where the architecture's cache is not known. `chat_template_bytes` is the template's length; of
-    one too long to be kept `chat_template` is None. `skeleton` is what an engine needs for a dry
-    run (see `skeleton.write_skeleton`); only a GGUF has one.
+    one too long to be kept `chat_template` is None. `tool_template` is the one that engines take
+    in its place where a request brings tools, if the file has such a one. `skeleton` is what an
+    engine needs for a dry run (see `skeleton.write_skeleton`); only a GGUF has one.
     """
 
     architecture: str
@@ -125,6 +126,8 @@ class ModelSpec:
     attention_heads: int | None = None
     skeleton: Skeleton | None = None
     chat_template_bytes: int | None = None
+    tool_template: str | None = None
+    tool_template_bytes: int | None = None
 
     @cached_property
     def trunk_layers(self) -> tuple[Layer, ...] | None:

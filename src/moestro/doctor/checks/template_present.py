@@ -13,11 +13,18 @@ from moestro.units import format_bytes
 def run(case: Case) -> Iterator[Finding]:
     if case.model is None:
         return
-    template = case.model.spec.chat_template
-    if template is not None:
-        yield ok("template-present", "There is a chat template", f"{len(template):,} characters")
-        return
-    size_bytes = case.model.spec.chat_template_bytes
+    spec = case.model.spec
+    size_bytes = next(
+        (
+            size_bytes
+            for text, size_bytes in (
+                (spec.chat_template, spec.chat_template_bytes),
+                (spec.tool_template, spec.tool_template_bytes),
+            )
+            if text is None and size_bytes is not None
+        ),
+        None,
+    )
     if size_bytes is not None:
         yield Finding(
             Severity.FAIL,
@@ -26,6 +33,12 @@ def run(case: Case) -> Iterator[Finding]:
             f"{format_bytes(size_bytes)}; the longest published ones have 64 KiB",
             "Take the model's template from its publisher: the engine would run all of this one.",
         )
+        return
+    if spec.chat_template is not None:
+        evidence = f"{len(spec.chat_template):,} characters"
+        if spec.tool_template is not None:
+            evidence += f", and {len(spec.tool_template):,} of one for tools"
+        yield ok("template-present", "There is a chat template", evidence)
         return
     # It will run, and answer; only worse than it could, and nothing in its answers says why.
     yield Finding(

@@ -23,7 +23,10 @@ _ELSEWHERE = (
 
 
 def run(case: Case) -> Iterator[Finding]:
-    if case.model is None or case.model.spec.chat_template is None:
+    if case.model is None:
+        return
+    spec = case.model.spec
+    if spec.chat_template is None and spec.tool_template is None:
         return
     report = case.model.template
     if report is None or isinstance(report, MoestroError):

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 from moestro.doctor.template import conversations
 from moestro.doctor.template.conversations import BEGUN, CLOSED, CONTINUED, TRIALS
-from moestro.doctor.template.report import Conversation, Outcome, Rendering, TemplateReport
+from moestro.doctor.template.report import UNSAFE, Conversation, Outcome, Rendering, TemplateReport
 from moestro.doctor.template.stopper import Stopper
 from moestro.errors import MoestroError
 from moestro.units import MIB
@@ -31,9 +31,6 @@ MARK = re.compile(
     r"<[|｜][^\s<>|｜]{1,48}[|｜]>|<(?:start|end)_of_\w{1,24}>|</?s>|\[/?[A-Z_]{2,24}\]"
 )
 """What a template writes to be one token: `<|im_end|>`, `<end_of_turn>`, `</s>`, `[/INST]`."""
-
-_ENDS: tuple[Outcome, ...] = ("reaches-outside", "out-of-limits")
-"""After these the child tries nothing more."""
 
 START_SECONDS = 20.0
 """Until the child has been loaded: from a slow disk, on a busy machine."""
@@ -125,9 +122,9 @@ def _best(conversation: Conversation, tried: Mapping[str, _Tried]) -> Rendering 
         found.append(Rendering(conversation, one.outcome, one.text, one.message, lost))
     for trial in conversations.BESIDE.get(conversation, ()):
         one = tried.get(trial.name)
-        if one is not None and one.outcome in _ENDS:
+        if one is not None and one.outcome in UNSAFE:
             found.append(Rendering(conversation, one.outcome, one.text, one.message))
-    unsafe = [r for r in found if r.outcome in _ENDS]
+    unsafe = [r for r in found if r.outcome in UNSAFE]
     if unsafe:
         return unsafe[0]
     return min(found, key=lambda r: (r.outcome != "rendered", len(r.lost)), default=None)
@@ -214,7 +211,7 @@ def _run(template: str, tokens: Mapping[str, str], limits: Limits, stopper: Stop
             raise _untried("it was stopped")
         tried = told.tried
         missing = [trial for trial in TRIALS if trial.name not in tried]
-        stopped = any(one.outcome in _ENDS for one in tried.values())
+        stopped = any(one.outcome in UNSAFE for one in tried.values())
         if status != 0 and missing and not stopped:
             log.seek(0)
             said = log.read(_MOST_LOG_BYTES).decode(errors="replace").strip()

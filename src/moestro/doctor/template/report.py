@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from moestro.engine.tokenizer import TemplateVerdict
@@ -14,6 +14,10 @@ Outcome = Literal["rendered", "refused", "reaches-outside", "broken", "out-of-li
 """`refused`: the template itself said no (`raise_exception`), as to a role it does not know.
 `reaches-outside`: the sandbox stopped it at what no template needs. `broken`: a syntax error, or an
 error while it ran. `out-of-limits`: too long, too large, or its process died."""
+
+
+UNSAFE: tuple[Outcome, ...] = ("reaches-outside", "out-of-limits")
+"""After these nothing more is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +59,22 @@ class TemplateReport:
 
     def of(self, conversation: Conversation) -> Rendering | None:
         return next((r for r in self.renderings if r.conversation == conversation), None)
+
+    def with_tools_by(self, other: TemplateReport) -> TemplateReport:
+        """For a file with two templates: `other` is of the one that conversations with tools get.
+        What is unsafe in it counts, whatever the conversation."""
+        kept = [r for r in self.renderings if r.conversation != "tools"]
+        unsafe = [
+            replace(r, message=f"the template for tools: {r.message}")
+            for r in other.renderings
+            if r.outcome in UNSAFE
+        ]
+        tools = [r for r in other.renderings if r.conversation == "tools" and r not in unsafe]
+        return replace(
+            self,
+            renderings=(*kept, *unsafe, *(r for r in tools if r.outcome not in UNSAFE)),
+            changes_data=self.changes_data or other.changes_data,
+            marks=tuple(dict.fromkeys((*self.marks, *other.marks))),
+            private=self.private or other.private,
+            unclear=self.unclear or other.unclear,
+        )

@@ -6,14 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moestro.doctor.template.examine import examine_template
-from moestro.doctor.template.report import TemplateReport
+from moestro.doctor.template.report import UNSAFE, TemplateReport
 from moestro.doctor.template.stopper import Stopper
 from moestro.engine.llama_cpp.tokenizer_probe import TokenizerProbe
-from moestro.engine.tokenizer import TokenizerReport
+from moestro.engine.tokenizer import TemplateVerdict, TokenizerReport
 from moestro.errors import EngineError, MoestroError
 from moestro.model import ModelSpec
-
-_UNSAFE = ("reaches-outside", "out-of-limits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +36,9 @@ def look_at_text(spec: ModelSpec, stopper: Stopper | None = None) -> TextReports
             if not isinstance(template, TemplateReport):
                 return TextReports(template, probe.report())
             tokenizer = probe.report(template.marks, template.after_answer)
-            if not any(r.outcome in _UNSAFE for r in template.renderings):
+            if not any(r.outcome in UNSAFE for r in template.renderings):
                 # It is the last question, so a template that takes the engine down harms no other.
-                template = replace(template, engine=probe.judge(spec.chat_template or ""))
+                template = replace(template, engine=_judged(spec, probe))
             return TextReports(template, tokenizer)
     except EngineError as error:
         return TextReports(_template(spec, None, None, stopper), error)
@@ -55,9 +53,30 @@ def can_be_probed(spec: ModelSpec) -> bool:
 def _template(
     spec: ModelSpec, bos: str | None, eos: str | None, stopper: Stopper
 ) -> TemplateReport | MoestroError | None:
-    if spec.chat_template is None:
+    texts = _templates(spec)
+    if not texts:
         return None
     try:
-        return examine_template(spec.chat_template, bos=bos, eos=eos, stopper=stopper)
+        first, *others = (
+            examine_template(text, bos=bos, eos=eos, stopper=stopper) for text in texts
+        )
     except MoestroError as error:
         return error
+    for other in others:
+        first = first.with_tools_by(other)
+    return first
+
+
+def _templates(spec: ModelSpec) -> list[str]:
+    """That of all conversations, then that of those with tools, where the file has both."""
+    return [text for text in (spec.chat_template, spec.tool_template) if text is not None]
+
+
+def _judged(spec: ModelSpec, probe: TokenizerProbe) -> TemplateVerdict | None:
+    """The first verdict that is not *accepted*; nothing can be asked after a crash."""
+    verdict: TemplateVerdict | None = None
+    for text in _templates(spec):
+        verdict = probe.judge(text)
+        if verdict != "accepted":
+            break
+    return verdict
