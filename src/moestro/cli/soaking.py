@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from moestro.cli.launch import Prepared
+from moestro.doctor.host import Host
 from moestro.doctor.soak import SoakReport, SoakSample
 from moestro.engine.llama_cpp.process import LlamaCppEngine
 from moestro.errors import MoestroError
@@ -97,7 +96,8 @@ async def _watch(
     progress: Callable[[float], None],
 ) -> None:
     stretch = max(seconds / STRETCHES, LEAST_STRETCH_SECONDS)
-    begun = last = time.monotonic()
+    host, begun = Host(), time.monotonic()
+    last = begun
     tokens, times = load.tokens, processor_times(engine.pid)
     while last - begun < seconds and not load.failures:
         await asyncio.sleep(stretch)
@@ -112,7 +112,7 @@ async def _watch(
                 temperature_c=_hottest(),
                 gpu_temperature_c=max(heats, default=None),
                 gpu_reasons=tuple(sorted({r for s in states for r in s.reasons or ()})),
-                rss_bytes=_own_bytes(engine.pid),
+                rss_bytes=None if engine.pid is None else host.own_bytes(engine.pid),
                 stolen=now_times.stolen_since(times),
                 others=now_times.others_since(times),
             )
@@ -186,15 +186,3 @@ def processor_times(engine: int | None) -> ProcessorTimes:
         stolen=getattr(times, "steal", None),
         own=own,
     )
-
-
-def _own_bytes(pid: int | None) -> int | None:
-    """RssAnon and VmSwap of a process: what is its own, without mapped files."""
-    if pid is None:
-        return None
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    sizes = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", text, re.M)
-    return sum(int(size) * 1024 for size in sizes) if sizes else None

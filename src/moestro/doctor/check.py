@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from moestro.doctor.case import Case
 
 Area = Literal["memory", "machine", "model", "service", "agents"]
-AREAS: tuple[Area, ...] = ("memory", "machine", "model", "service", "agents")
 
 
 @dataclass(frozen=True, slots=True)

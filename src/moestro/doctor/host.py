@@ -82,6 +82,13 @@ class Host:
         found = re.fullmatch(r"(\d{1,18})(?: kB)?", self.table(path).get(name, ""), re.ASCII)
         return int(found[1]) * 1024 if found else None
 
+    def own_bytes(self, pid: int | str) -> int | None:
+        """Memory of a process that is its own (RssAnon and VmSwap), without mapped files."""
+        names = ("RssAnon", "VmSwap")
+        sizes = [self.kilobytes(f"proc/{pid}/status", name) for name in names]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if known else None
+
     def paths(self, pattern: str) -> list[str]:
         """What matches, sorted by name with numbers as numbers; relative to the root."""
         found = (str(path.relative_to(self.root)) for path in self.root.glob(pattern))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from moestro.hardware.disk import unescaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ def parse_places(text: str) -> list[Place]:
         if len(fields) < 6 or not fields[4].startswith("/"):
             continue
         options = {*fields[5].split(","), *(source[2].split(",") if len(source) > 2 else ())}
-        found.append(Place(fields[2], _unescaped(fields[4]), "ro" in options))
+        found.append(Place(fields[2], unescaped(fields[4]), "ro" in options))
     return found
 
 
@@ -37,7 +38,3 @@ def place_of(folder: Path, mounts: list[Place]) -> str | None:
     if inner is None:
         return None
     return next(place.point for place in mounts if place.device == inner.device)
-
-
-def _unescaped(point: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)

@@ -80,7 +80,7 @@ def parse_mounts(text: str) -> dict[tuple[int, int], Mount]:
         if len(fields) < 5 or len(source) < 2 or not re.fullmatch(r"\d+:\d+", fields[2]):
             continue
         major, minor = (int(part) for part in fields[2].split(":"))
-        found.setdefault((major, minor), Mount(_unescaped(fields[4]), source[0], source[1]))
+        found.setdefault((major, minor), Mount(unescaped(fields[4]), source[0], source[1]))
     return found
 
 
@@ -130,6 +130,6 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     r"""The kernel writes blanks in paths as `\040`."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

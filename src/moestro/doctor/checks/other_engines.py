@@ -143,11 +143,8 @@ def _engines(host: Host, folders: list[str]) -> Iterator[_Engine]:
         name = engine_name(words)
         if name is None or _is_own(host, pid, own):
             continue
-        status = host.table(f"proc/{pid}/status")
-        sizes = [status.get(key, "").removesuffix(" kB") for key in ("RssAnon", "VmSwap")]
-        known = [int(size) * 1024 for size in sizes if size.isdecimal() and len(size) < 16]
         unbounded = name == "llama-server" and _unbounded(words)
-        yield _Engine(int(pid), name, sum(known) if known else None, unbounded)
+        yield _Engine(int(pid), name, host.own_bytes(pid), unbounded)
 
 
 def _words(data: bytes | None) -> list[str]:

@@ -154,8 +154,6 @@ TOOL_NAME = "the tool's name"
 TOOL_PARAMETER = "the tool's parameter"
 CALLED_NAME = "the name of the tool that was called"
 CALLED_ARGUMENTS = "the arguments of the call"
-TOOL_PARTS = frozenset({TOOL_NAME, TOOL_PARAMETER, CALLED_NAME, CALLED_ARGUMENTS})
-"""All of them are lost where a template does not know of tools."""
 
 
 def lost_from(conversation: Conversation, text: str) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ A failed check of the engine ends the child, never the caller.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import tempfile
@@ -22,14 +21,11 @@ from moestro.closing import Closing
 from moestro.engine.llama_cpp import derived
 from moestro.engine.llama_cpp.arena import ArenaReader, make_file
 from moestro.engine.llama_cpp.child import (
-    FAILED_START,
     child_command,
     child_environment,
-    failure_of,
-    parse_report,
 )
 from moestro.engine.llama_cpp.ggml import TYPE_NUMBERS
-from moestro.engine.llama_cpp.refusal import UNAVAILABLE, end_of, refusal
+from moestro.engine.llama_cpp.refusal import UNAVAILABLE, answered, end_of, refusal, send
 from moestro.errors import EngineError, EngineStartFailed
 from moestro.model import ModelSpec
 from moestro.planning.placement import expert_blocks
@@ -189,22 +185,9 @@ class Capture(Closing):
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._process
         assert process is not None
-        assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        report = parse_report(line) if line else None
-        if report is None:
-            raise self._refusal(process.wait())
-        if report["event"] == "failed":
-            raise failure_of(report)
-        if report["event"] == "refused":
-            raise self._refusal(FAILED_START)
-        return report
+        send(process, question)
+        return answered(process, process.stdout.readline(), self._refusal)
 
     def _refusal(self, exit_code: int) -> EngineError:
         return refusal(end_of(self._log), exit_code, self._path.name)

@@ -29,7 +29,7 @@ from moestro.engine.llama_cpp.child import (
     parse_report,
 )
 from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
-from moestro.engine.llama_cpp.refusal import lines_of, refusal
+from moestro.engine.llama_cpp.refusal import answered, lines_of, refusal, send
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice
 from moestro.errors import EngineError, EngineStartFailed
 from moestro.model import ModelSpec, read_model
@@ -143,7 +143,10 @@ class DryRun(Closing):
                 hint="It needs a few MB in the folder for temporary files.",
             ) from error
         devices = self._devices and [asdict(device) for device in self._devices]
-        self._send({"model": str(path), "devices": None if devices is None else list(devices)})
+        send(
+            self._process.process,
+            {"model": str(path), "devices": None if devices is None else list(devices)},
+        )
         self._told_model = True
 
     def _question(self, settings: Settings) -> dict[str, Any]:
@@ -169,29 +172,18 @@ class DryRun(Closing):
             "expert_cache_bytes": settings.expert_cache_bytes,
         }
 
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process is not None
-        stdin = self._process.process.stdin
-        assert stdin is not None
-        # A child that is gone is found when its answer is read.
-        with contextlib.suppress(BrokenPipeError):
-            stdin.write(json.dumps(message).encode() + b"\n")
-            stdin.flush()
-
     def _ask(self, question: dict[str, Any], meanwhile: Callable[[], None]) -> dict[str, Any]:
         assert self._process is not None
-        said_before = self._process.log.seek(0, os.SEEK_END)
-        self._send(question)
+        process, log = self._process.process, self._process.log
+        said_before = log.seek(0, os.SEEK_END)
+        send(process, question)
         meanwhile()
-        line = self._read_line()
-        report = parse_report(line) if line else None
-        if report is None:
-            raise self._refusal(said_before, self._process.process.wait())
-        if report["event"] == "failed":
-            raise failure_of(report)
-        if report["event"] == "refused":
-            raise self._refusal(said_before, FAILED_START)
-        return report
+
+        def refused(exit_code: int) -> EngineError:
+            log.seek(said_before)
+            return refusal(lines_of(log.read()), exit_code, self._name)
+
+        return answered(process, self._read_line(), refused)
 
     def _read_line(self) -> bytes:
         """The next report; empty if the child has ended."""
@@ -215,12 +207,6 @@ class DryRun(Closing):
                     break
                 line += piece
         return line
-
-    def _refusal(self, said_before: int, exit_code: int) -> EngineError:
-        assert self._process is not None
-        self._process.log.seek(said_before)
-        log = self._process.log.read()
-        return refusal(lines_of(log), exit_code, self._name)
 
 
 def engine_counts(model: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> EngineCounts:

@@ -6,7 +6,6 @@ Takes two seconds at most, whatever the size of the model: only the header is re
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -18,13 +17,10 @@ from typing import Any, Self
 
 from moestro.closing import Closing
 from moestro.engine.llama_cpp.child import (
-    FAILED_START,
     child_command,
     child_environment,
-    failure_of,
-    parse_report,
 )
-from moestro.engine.llama_cpp.refusal import UNAVAILABLE, end_of, refusal
+from moestro.engine.llama_cpp.refusal import UNAVAILABLE, answered, end_of, refusal, send
 from moestro.engine.tokenizer import AnswerEnd, RoundTrip, TemplateVerdict, TokenizerReport
 from moestro.errors import EngineError, EngineStartFailed, ModelUnsupported
 from moestro.model import ModelSpec
@@ -196,21 +192,9 @@ class TokenizerProbe(Closing):
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         process = self._process
         assert process is not None
-        assert process.stdin is not None
         assert process.stdout is not None
-        # A child that is gone is found when its answer is read.
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-        line = process.stdout.readline()
-        report = parse_report(line) if line else None
-        if report is None:
-            raise self._refusal(process.wait())
-        if report["event"] == "failed":
-            raise failure_of(report)
-        if report["event"] == "refused":
-            raise self._refusal(FAILED_START)
-        return report
+        send(process, question)
+        return answered(process, process.stdout.readline(), self._refusal)
 
     def _refusal(self, exit_code: int) -> EngineError:
         if self._timed_out.is_set():
