@@ -11,7 +11,7 @@ import sys
 
 import xllamacpp
 
-from moestro.engine.llama_cpp.child import claim_report_stream, request_from_json
+from moestro.engine.child import claim_report_stream, request_from_json
 from moestro.engine.llama_cpp.params import server_params
 
 LOG_LEVEL = 4

@@ -33,7 +33,7 @@ from bench.planner.cases import MODELS
 from bench.planner.completions import complete
 from bench.planner.machine import describe
 from bench.planner.speed_truth import RESULTS, prompt_of
-from moestro.engine.llama_cpp.child import parse_report, request_to_json
+from moestro.engine.child import parse_report, request_to_json
 from moestro.engine.protocol import EngineRequest
 from moestro.model import ModelSpec, read_model
 from moestro.planning.settings import CacheType, FlashAttention, Settings

@@ -40,7 +40,7 @@ from bench.planner.completions import Completion, complete
 from bench.planner.kernel_rates import load_rates
 from bench.planner.machine import describe
 from moestro.engine.llama_cpp.calibrate import calibrate
-from moestro.engine.llama_cpp.process import LlamaCppEngine
+from moestro.engine.llama_cpp.engine import LlamaCppEngine
 from moestro.engine.protocol import EngineRequest
 from moestro.model import read_model
 from moestro.planning.work import attention_shapes, product_types

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from moestro.engine.llama_cpp.child import request_from_json, request_to_json
+from moestro.engine.child import request_from_json, request_to_json
 from moestro.engine.protocol import EngineRequest
 from moestro.export.deployment import Deployment
 

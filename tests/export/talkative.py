@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from moestro.engine.llama_cpp.child import request_from_json, request_to_json
+from moestro.engine.child import request_from_json, request_to_json
 from moestro.engine.protocol import EngineRequest
 from tests.export.reported import reported
 

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from moestro.client.endpoint import EndpointClient, normal_url
 from moestro.errors import GatewayError, UsageError
-from moestro.gateway.client import EndpointClient, normal_url
 from tests.gateway.conftest import Gateway, until
 from tests.gateway.stub_engine import WORDS
 

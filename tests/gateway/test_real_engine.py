@@ -22,7 +22,7 @@ import pytest
 from moestro import demo
 from moestro.cli.loop_thread import LoopThread
 from moestro.engine import EngineRequest, EngineState
-from moestro.engine.llama_cpp.process import LlamaCppEngine
+from moestro.engine.llama_cpp.engine import LlamaCppEngine
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from moestro.planning import Settings

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from moestro.engine.child import ReportStream, parse_report
 from moestro.engine.llama_cpp import type_traits, weights_probe, weights_probe_child
 from moestro.engine.llama_cpp.abi import open_library
-from moestro.engine.llama_cpp.child import ReportStream, parse_report
 
 
 def probe_in_this_process(patch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from moestro.client.endpoint import EndpointClient
 from moestro.errors import GatewayError
-from moestro.gateway.client import EndpointClient
 from moestro.gateway.defaults import DEFAULT_URL
 from moestro.model.splits import model_name
 

@@ -157,7 +157,7 @@ async def launched(prepared: Prepared) -> AsyncIterator[str]:
     Raises:
         EngineError: the engine did not come up.
     """
-    from moestro.engine.llama_cpp.process import LlamaCppEngine
+    from moestro.engine.llama_cpp.engine import LlamaCppEngine
     from moestro.gateway.server import bind, serving
     from moestro.gateway.service import Service
 

@@ -11,7 +11,7 @@ from moestro.planning.placement import HOST
 
 if TYPE_CHECKING:
     from moestro.cli.launch import Prepared
-    from moestro.gateway.client import Answer
+    from moestro.client.endpoint import Answer
 
 ENOUGH_TOKENS = 24
 """Fewer say more about the clock than about the engine."""

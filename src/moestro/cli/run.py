@@ -13,8 +13,8 @@ from moestro.cli.endpoint import Endpoint, Running, find, reached
 from moestro.cli.options import json_option
 from moestro.cli.printer import Printer
 from moestro.cli.sampling import Sampling, sampling_options
+from moestro.client.endpoint import AnswerStream
 from moestro.errors import UsageError
-from moestro.gateway.client import AnswerStream
 
 if TYPE_CHECKING:
     from moestro.cli.launch import Prepared

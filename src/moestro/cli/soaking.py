@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moestro.cli.launch import Prepared
+from moestro.client.endpoint import EndpointClient
 from moestro.doctor.host import Host
 from moestro.doctor.soak import SoakReport, SoakSample
-from moestro.engine.llama_cpp.process import LlamaCppEngine
+from moestro.engine.llama_cpp.engine import LlamaCppEngine
 from moestro.errors import MoestroError
-from moestro.gateway.client import EndpointClient
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from moestro.hardware.gpu_state import read_gpu_states

@@ -17,10 +17,10 @@ import click
 
 from moestro.cli.launch import Prepared, prepare
 from moestro.cli.options import address_options, engine_options, json_option, wishes_of
+from moestro.client.endpoint import Answer, EndpointClient
 from moestro.doctor.case import Address
 from moestro.engine import Engine
 from moestro.errors import MoestroError
-from moestro.gateway.client import Answer, EndpointClient
 
 if TYPE_CHECKING:
     from moestro.gateway.service import Service
@@ -83,7 +83,7 @@ def to_stderr(text: str) -> None:
 
 
 async def _up(prepared: Prepared, listener: socket.socket, *, as_json: bool) -> int:
-    from moestro.engine.llama_cpp.process import LlamaCppEngine
+    from moestro.engine.llama_cpp.engine import LlamaCppEngine
     from moestro.gateway.server import serve
     from moestro.gateway.service import Service
 

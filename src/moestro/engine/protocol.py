@@ -20,12 +20,18 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """What to run: `model` is the first part of a split file; `name` is what clients call it."""
+    """What to run: `model` is the first part of a split file; `name` is what clients call it.
+
+    `synthetic_acceptance` has the engine accept drafted tokens by chance: one probability for each
+    position of a draft, that it and all before it are accepted. The text is nonsense then: for
+    benchmarks of models whose weights are random.
+    """
 
     model: Path
     name: str
     settings: Settings
     projector: Path | None = None
+    synthetic_acceptance: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

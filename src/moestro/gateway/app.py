@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moestro.client.text import json_bytes
 from moestro.engine import EngineState
 from moestro.gateway import call as calls
 from moestro.gateway import failure, request_id
@@ -21,7 +22,6 @@ from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.index_page import index_html, index_text
 from moestro.gateway.relay import Relay
 from moestro.gateway.service import Service
-from moestro.gateway.text import json_bytes
 
 CHAT_COMPLETIONS = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

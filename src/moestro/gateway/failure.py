@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from moestro.client.text import json_bytes
 from moestro.errors import GatewayError
 from moestro.gateway.defaults import RETRY_AFTER_SECONDS
-from moestro.gateway.text import json_bytes
 
 FailureSource = Literal["gateway", "engine", "request"]
 

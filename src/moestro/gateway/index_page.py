@@ -7,10 +7,10 @@ import json
 import re
 
 from moestro import __version__
+from moestro.client.text import valid_text
 from moestro.engine import EngineState
 from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT
 from moestro.gateway.service import Service
-from moestro.gateway.text import valid_text
 
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:\d{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:\d{1,5})?")
 

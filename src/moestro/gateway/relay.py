@@ -11,12 +11,12 @@ import aiohttp
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from moestro.client.sse import DONE, EventSplitter, EventTooLarge, event_data
 from moestro.gateway import failure
 from moestro.gateway.call import Call
 from moestro.gateway.engine_link import read_piece
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.service import Service
-from moestro.gateway.sse import DONE, EventSplitter, EventTooLarge, event_data
 
 MAX_ERROR_BYTES = 1 << 20
 EVENT_STREAM = "text/event-stream"

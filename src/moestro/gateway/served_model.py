@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from moestro.client.text import valid_text
 from moestro.engine import EngineRequest
-from moestro.gateway.text import valid_text
 from moestro.model.splits import parse_split_name
 
 ANY_MODEL = "default"

@@ -19,7 +19,16 @@ from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory
 from moestro.planning.placement import HOST, gpu_name
 from moestro.planning.plan import VERSION, Plan
-from moestro.planning.settings import INT_MAX, CacheType, FlashAttention, Reason, Settings, Source
+from moestro.planning.settings import (
+    INT_MAX,
+    CacheType,
+    FlashAttention,
+    LoadMode,
+    Ngram,
+    Reason,
+    Settings,
+    Source,
+)
 from moestro.planning.workload import Workload
 from moestro.words import shown
 
@@ -147,7 +156,7 @@ class PlanFile:
 
 
 def _plan_file(value: dict[str, Any]) -> PlanFile:
-    for part in ("model", "hardware", "reasons"):
+    for part in ("model", "hardware", "reasons", "settings"):
         _check_texts(value[part], part)
     workload = {name: _whole(value["workload"], name, 0) for name in _names(Workload)}
     found = PlanFile(
@@ -268,8 +277,16 @@ def _memory(value: dict[str, Any]) -> PlannedMemory:
     return PlannedMemory(device=_text(value, "device"), capacity_bytes=capacity, **sizes)
 
 
-_FLAGS = ("unified", "cache_on_host")
-_AT_LEAST_ONE = ("context", "parallel", "threads", "ubatch")
+_FLAGS = ("unified", "cache_on_host", "repack")
+_AT_LEAST_ONE = ("context", "parallel", "threads", "ubatch", "threads_batch", "batch")
+_OR_NONE = ("gpu_layers", "threads_batch", "batch")
+_NAMES = {
+    "cache_type_k": CacheType,
+    "cache_type_v": CacheType,
+    "flash_attention": FlashAttention,
+    "load_mode": LoadMode,
+    "ngram": Ngram,
+}
 _SIZES = ("expert_cache_bytes", "prompt_cache_bytes")
 
 
@@ -281,19 +298,28 @@ def _settings(value: dict[str, Any]) -> Settings:
     for name in value:
         if name in _FLAGS:
             found[name] = _one_of(value[name], (True, False), name)
-        elif name in ("cache_type_k", "cache_type_v"):
-            found[name] = _one_of(value[name], get_args(CacheType), name)
-        elif name == "flash_attention":
-            found[name] = _one_of(value[name], get_args(FlashAttention), name)
+        elif name in _NAMES:
+            found[name] = _one_of(value[name], get_args(_NAMES[name]), name)
+        elif name == "engine":
+            found[name] = _text(value, name)
+        elif name == "mtp_p_min":
+            found[name] = _probability(value, name)
         elif name == "tensor_split":
             found[name] = _split(value[name])
-        elif name == "gpu_layers" and value[name] is None:
+        elif name in _OR_NONE and value[name] is None:
             found[name] = None
         elif name in _SIZES:
             found[name] = _whole(value, name, 0, _MOST_SIZE_BYTES)
         else:
             found[name] = _whole(value, name, 1 if name in _AT_LEAST_ONE else 0)
     return Settings(**found)
+
+
+def _probability(value: dict[str, Any], name: str) -> float:
+    number = value[name]
+    if type(number) not in (int, float) or not 0 <= number <= 1:
+        raise ValueError(f"{name} is {number!r}")
+    return float(number)
 
 
 def _split(value: Any) -> tuple[float, ...] | None:

@@ -7,7 +7,13 @@ from typing import Any, Literal
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 FlashAttention = Literal["auto", "on", "off"]
+LoadMode = Literal["auto", "mmap", "none", "mlock"]
+Ngram = Literal["off", "simple", "map-k", "map-k4v", "mod", "cache"]
 Source = Literal["measured", "file", "computed", "assumed", "user"]
+
+
+EMBEDDED = "embedded"
+"""The engine that comes with moestro; see `moestro.engine.registry` for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,16 @@ class Settings:
 
     Bounds. `prompt_cache_bytes` bounds the engine's prompt cache on the host;
     `context_checkpoints` counts the copies of a slot's state that it may keep.
+
+    Computing. `engine` names which program runs the model. `threads` write tokens; `threads_batch`
+    read prompts, None as many. `batch` is how many tokens the engine takes at once, None what
+    follows from the others. `repack` lets it rearrange weights for this CPU while it loads them:
+    llama.cpp in copies, ik_llama.cpp in place (its `--run-time-repack`). `load_mode` is how the
+    file comes to memory: mapped, read ("none"), read and locked, or as the engine likes.
+
+    Speculation. `mtp_depth` tokens are drafted by the MTP layers at once, fewer where one's
+    probability is below `mtp_p_min`; `ngram` drafts what followed the last words earlier in the
+    text.
     """
 
     context: int
@@ -43,6 +59,13 @@ class Settings:
     mtp_depth: int = 0
     prompt_cache_bytes: int = 0
     context_checkpoints: int = 0
+    engine: str = EMBEDDED
+    threads_batch: int | None = None
+    batch: int | None = None
+    repack: bool = True
+    load_mode: LoadMode = "auto"
+    mtp_p_min: float = 0.0
+    ngram: Ngram = "off"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

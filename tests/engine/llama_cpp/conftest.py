@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moestro.engine import EngineRequest
-from moestro.engine.llama_cpp.process import LlamaCppEngine
+from moestro.engine.llama_cpp.engine import LlamaCppEngine
 from moestro.planning import Settings
 from tests.tiny_models import write_tiny
 

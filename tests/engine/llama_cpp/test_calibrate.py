@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from moestro.engine.child import child_command, child_environment, parse_report
 from moestro.engine.llama_cpp.calibrate import _Found, calibrate
-from moestro.engine.llama_cpp.child import child_command, child_environment, parse_report
 from moestro.errors import EngineError
 from moestro.planning.rates import KernelRates
 
@@ -97,7 +97,7 @@ def test_the_child_tells_the_load_before_each_part() -> None:
         "patience_seconds": 0.0, "rounds": 1, "quick": True,
     }  # fmt: skip
     done = subprocess.run(
-        child_command("calibration_child", json.dumps(request)),
+        child_command("llama_cpp.calibration_child", json.dumps(request)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=child_environment(os.environ),

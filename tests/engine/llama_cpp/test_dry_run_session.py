@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moestro.engine.llama_cpp.child import child_command
+from moestro.engine.child import child_command
 from moestro.engine.llama_cpp.dry_run import DryRun, memory_of
 from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice
@@ -110,7 +110,7 @@ def test_flash_attention_as_asked_and_as_found(tmp_path: Path):
 
 def test_an_answer_that_does_not_come(tiny_moe: Path, monkeypatch: pytest.MonkeyPatch):
     def sleeper(*_: str) -> list[str]:
-        return [child_command("x")[0], "-c", "import time; time.sleep(60)"]
+        return [child_command("llama_cpp.x")[0], "-c", "import time; time.sleep(60)"]
 
     monkeypatch.setattr("moestro.engine.llama_cpp.dry_run_process.child_command", sleeper)
     with (
@@ -122,7 +122,7 @@ def test_an_answer_that_does_not_come(tiny_moe: Path, monkeypatch: pytest.Monkey
 
 def test_a_child_that_dies(tiny_moe: Path, monkeypatch: pytest.MonkeyPatch):
     def dying(*_: str) -> list[str]:
-        return [child_command("x")[0], "-c", "import os; os.abort()"]
+        return [child_command("llama_cpp.x")[0], "-c", "import os; os.abort()"]
 
     monkeypatch.setattr("moestro.engine.llama_cpp.dry_run_process.child_command", dying)
     with DryRun(tiny_moe, ()) as run, pytest.raises(EngineStartFailed):

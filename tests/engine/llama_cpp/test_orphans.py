@@ -17,7 +17,7 @@ OWNER = """
 import asyncio, sys
 from pathlib import Path
 from moestro.engine import EngineRequest
-from moestro.engine.llama_cpp.process import LlamaCppEngine
+from moestro.engine.llama_cpp.engine import LlamaCppEngine
 from moestro.planning import Settings
 
 async def main():
@@ -38,7 +38,7 @@ asyncio.run(main())
 STUBBORN = """
 import ctypes, os, sys
 sys.platform = {platform!r}
-from moestro.engine.llama_cpp.orphans import end_with_owner
+from moestro.engine.orphans import end_with_owner
 os.read(0, 1)
 end_with_owner(0)
 print("armed", flush=True)

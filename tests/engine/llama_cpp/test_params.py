@@ -9,7 +9,7 @@ import pytest
 import xllamacpp
 
 from moestro.engine import EngineRequest
-from moestro.engine.llama_cpp.child import failure_of, request_from_json, request_to_json
+from moestro.engine.child import failure_of, request_from_json, request_to_json
 from moestro.engine.llama_cpp.params import server_params
 from moestro.errors import EngineError, EngineMismatch, EngineStartFailed
 from moestro.planning import Settings

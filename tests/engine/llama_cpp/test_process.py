@@ -14,9 +14,8 @@ import psutil
 import pytest
 import uvloop
 
-from moestro.engine import Engine, EngineRequest, EngineState
-from moestro.engine.llama_cpp import probe, process
-from moestro.engine.llama_cpp.process import LlamaCppEngine
+from moestro.engine import Engine, EngineRequest, EngineState, probe, process
+from moestro.engine.llama_cpp.engine import LlamaCppEngine
 from moestro.errors import EngineError, EngineStartFailed
 from tests.engine.llama_cpp.conftest import SETTINGS, MakeEngine
 from tests.engine.llama_cpp.processes import is_running, pause
@@ -489,10 +488,10 @@ def test_ctrl_c_in_the_terminal_is_not_for_the_engine(tiny_dense: Path):
 
 
 def test_a_child_without_a_request_ends():
-    from moestro.engine.llama_cpp.child import child_command
+    from moestro.engine.child import child_command
 
     done = subprocess.run(
-        child_command("worker"), stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+        child_command("llama_cpp.worker"), stdin=subprocess.DEVNULL, capture_output=True, timeout=30
     )
     assert done.returncode == 0
     assert done.stdout == b""

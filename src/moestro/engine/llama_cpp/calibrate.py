@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from moestro.engine.llama_cpp.child import (
+from moestro.engine.child import (
     child_command,
     child_environment,
     failure_of,
@@ -88,7 +88,7 @@ def calibrate(
         "quick": quick,
     }
     process = subprocess.Popen(
-        child_command("calibration_child", json.dumps(request)),
+        child_command("llama_cpp.calibration_child", json.dumps(request)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

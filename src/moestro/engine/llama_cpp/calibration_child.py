@@ -22,9 +22,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moestro.engine.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.abi import open_library
 from moestro.engine.llama_cpp.binding import LogCallback
-from moestro.engine.llama_cpp.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.ggml import Device, declare
 from moestro.engine.llama_cpp.kernels import Kernels, Timed, Weights, closing
 from moestro.engine.llama_cpp.sampling_cost import sampling_seconds

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moestro.closing import Closing
-from moestro.engine.llama_cpp import derived
-from moestro.engine.llama_cpp.arena import ArenaReader, make_file
-from moestro.engine.llama_cpp.child import (
+from moestro.engine.child import (
     child_command,
     child_environment,
 )
+from moestro.engine.llama_cpp import derived
+from moestro.engine.llama_cpp.arena import ArenaReader, make_file
 from moestro.engine.llama_cpp.ggml import TYPE_NUMBERS
 from moestro.engine.llama_cpp.refusal import UNAVAILABLE, answered, end_of, refusal, send
 from moestro.errors import EngineError, EngineStartFailed
@@ -143,7 +143,7 @@ class Capture(Closing):
             self._arena_file = make_file()
             self._things.callback(os.close, self._arena_file)
             self._process = subprocess.Popen(
-                child_command("capture_child"),
+                child_command("llama_cpp.capture_child"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moestro.engine.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.abi import open_library
 from moestro.engine.llama_cpp.arena import ArenaWriter
 from moestro.engine.llama_cpp.binding import (
@@ -27,7 +28,6 @@ from moestro.engine.llama_cpp.binding import (
     ContextParams,
     EvalCallback,
 )
-from moestro.engine.llama_cpp.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.placement import place
 from moestro.engine.llama_cpp.router_watch import RouterWatch
 from moestro.errors import EngineMismatch

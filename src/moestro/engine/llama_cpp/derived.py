@@ -23,6 +23,8 @@ def batch(settings: Settings, *, accelerated: bool) -> int:
     of 2048 tokens takes seconds and is no faster than its parts; several GPUs need it whole. Below
     one output of every stream, drafts included, the engine ends on a failed assertion.
     """
+    if settings.batch is not None:
+        return max(settings.batch, outputs(settings))
     return max(ACCELERATED_BATCH if accelerated else 0, settings.ubatch, outputs(settings))
 
 

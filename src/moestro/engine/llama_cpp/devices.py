@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moestro.engine.llama_cpp.child import child_command, child_environment
+from moestro.engine.child import child_command, child_environment
 from moestro.errors import MoestroError
 
 TIMEOUT_SECONDS = 60.0
@@ -49,7 +49,7 @@ def engine_devices() -> EngineDevices:
     """What the installed engine build uses; the processor alone where it could not be asked."""
     try:
         done = subprocess.run(
-            child_command("devices"),
+            child_command("llama_cpp.devices"),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=child_environment(os.environ),

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from moestro.closing import Closing
-from moestro.engine.llama_cpp import derived
-from moestro.engine.llama_cpp.child import (
+from moestro.engine.child import (
     FAILED_START,
     child_command,
     child_environment,
     failure_of,
     parse_report,
 )
+from moestro.engine.llama_cpp import derived
 from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
 from moestro.engine.llama_cpp.refusal import answered, lines_of, refusal, send
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice
@@ -219,7 +219,7 @@ def engine_counts(model: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> E
     asked = ({"model": str(model), "devices": []}, {"counts": True})
     try:
         done = subprocess.run(
-            child_command("dry_run_child"),
+            child_command("llama_cpp.dry_run_child"),
             input=b"".join(json.dumps(message).encode() + b"\n" for message in asked),
             capture_output=True,
             env=child_environment(os.environ),

@@ -13,6 +13,7 @@ import re
 import sys
 from typing import Any
 
+from moestro.engine.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.abi import open_library
 from moestro.engine.llama_cpp.backend_check import check_backend_structs
 from moestro.engine.llama_cpp.binding import (
@@ -23,7 +24,6 @@ from moestro.engine.llama_cpp.binding import (
     ModelParams,
 )
 from moestro.engine.llama_cpp.breakdown import Share, memory_breakdown
-from moestro.engine.llama_cpp.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.imaginary import Imaginary
 from moestro.engine.llama_cpp.placement import place
 from moestro.engine.llama_cpp.virtual_device import VirtualDevice, VirtualDevices

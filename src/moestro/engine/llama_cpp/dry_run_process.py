@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from moestro.engine.llama_cpp.child import child_command, child_environment
+from moestro.engine.child import child_command, child_environment
 from moestro.errors import EngineStartFailed
 
 
@@ -37,7 +37,7 @@ class DryRunProcess:
         )
         self.log = self._things.enter_context((self.folder / "log").open("w+b"))
         self.process = subprocess.Popen(
-            child_command("dry_run_child"),
+            child_command("llama_cpp.dry_run_child"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

@@ -9,9 +9,9 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
+from moestro.engine.child import child_command, child_environment
 from moestro.engine.facts import EngineFacts
 from moestro.engine.llama_cpp.builds import CUDA_BUILDS
-from moestro.engine.llama_cpp.child import child_command, child_environment
 from moestro.engine.llama_cpp.devices import TIMEOUT_SECONDS
 from moestro.engine.llama_cpp.version import (
     EXPECTED_VERSION,
@@ -65,7 +65,7 @@ def engine_facts() -> EngineFacts:
     check_version(installed)
     try:
         done = subprocess.run(
-            child_command("devices", "--facts"),
+            child_command("llama_cpp.devices", "--facts"),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=child_environment(os.environ),

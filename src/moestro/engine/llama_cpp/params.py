@@ -19,6 +19,20 @@ _FLASH_ATTENTION = {
     "on": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED,
 }
 
+_LOAD_MODES = {
+    "auto": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_AUTO,
+    "none": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE,
+    "mmap": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MMAP,
+    "mlock": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MLOCK,
+}
+_NGRAMS = {
+    "simple": xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE,
+    "map-k": xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_MAP_K,
+    "map-k4v": xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_MAP_K4V,
+    "mod": xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_MOD,
+    "cache": xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_CACHE,
+}
+
 _MOST_GPUS = 128
 """`LLAMA_MAX_DEVICES` of the parameters' `tensor_split`."""
 
@@ -49,8 +63,10 @@ def server_params(
     _set_memory(params, settings, accelerated)
     _set_placement(params, request, accelerated)
     params.cpuparams.n_threads = settings.threads
-    params.cpuparams_batch.n_threads = settings.threads
-    _set_speculation(params, settings)
+    params.cpuparams_batch.n_threads = settings.threads_batch or settings.threads
+    params.no_extra_bufts = not settings.repack
+    params.load_mode = _LOAD_MODES[settings.load_mode]
+    _set_speculation(params, settings, request.synthetic_acceptance)
 
     params.hostnames = [_LOOPBACK]
     params.port = 0  # the system picks a free one, so there is no race for it
@@ -66,6 +82,8 @@ def _check_numbers(settings: Settings) -> None:
     tokens = settings.context * settings.parallel
     for name, value, most in (
         ("--threads", settings.threads, _MOST_THREADS),
+        ("--threads-batch", settings.threads_batch or 0, _MOST_THREADS),
+        ("--batch", settings.batch or 0, INT_MAX),
         ("--parallel", settings.parallel, INT_MAX),
         ("--context times --parallel", tokens, INT_MAX),
         ("--ubatch", settings.ubatch, INT_MAX),
@@ -138,12 +156,20 @@ def _set_placement(
     params.moe_cache_size = settings.expert_cache_bytes
 
 
-def _set_speculation(params: xllamacpp.CommonParams, settings: Settings) -> None:
-    if settings.mtp_depth <= 0:
-        return
-    params.load_mtp = True
-    params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_MTP]
-    params.speculative.draft.n_max = settings.mtp_depth
+def _set_speculation(
+    params: xllamacpp.CommonParams, settings: Settings, synthetic: tuple[float, ...]
+) -> None:
+    types = []
+    if settings.ngram != "off":  # what costs least to draft comes first
+        types.append(_NGRAMS[settings.ngram])
+    if settings.mtp_depth > 0:
+        params.load_mtp = True
+        types.append(xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_MTP)
+        params.speculative.draft.n_max = settings.mtp_depth
+        params.speculative.draft.p_min = settings.mtp_p_min
+    if types:
+        params.speculative.types = types
+        params.speculative.synth_rates = list(synthetic)
 
 
 def _cache_type(name: str) -> xllamacpp.ggml_type:

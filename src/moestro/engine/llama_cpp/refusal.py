@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
-from moestro.engine.llama_cpp.child import FAILED_START, failure_of, parse_report
-from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, explain_exit
+from moestro.engine.child import FAILED_START, failure_of, parse_report
+from moestro.engine.reasons import SHOWN_LOG_LINES, explain_exit
 from moestro.errors import EngineError, EngineStartFailed
 
 UNAVAILABLE = "engine-unavailable"

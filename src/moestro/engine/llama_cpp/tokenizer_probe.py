@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from moestro.closing import Closing
-from moestro.engine.llama_cpp.child import (
+from moestro.engine.child import (
     child_command,
     child_environment,
 )
@@ -166,7 +166,7 @@ class TokenizerProbe(Closing):
             self._things.callback(os.close, owners_end)
             self._things.callback(os.close, lifeline)
             self._process = subprocess.Popen(
-                child_command("tokenizer_probe_child", str(lifeline)),
+                child_command("llama_cpp.tokenizer_probe_child", str(lifeline)),
                 pass_fds=(lifeline,),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

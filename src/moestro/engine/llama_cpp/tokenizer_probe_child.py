@@ -16,11 +16,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from moestro.engine.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp.abi import open_library
 from moestro.engine.llama_cpp.binding import LOAD_MODE_NONE, flush_log
-from moestro.engine.llama_cpp.child import FAILED_START, ReportStream, claim_report_stream
-from moestro.engine.llama_cpp.orphans import end_with_owner
 from moestro.engine.llama_cpp.std_string import function_of_string, std_string
+from moestro.engine.orphans import end_with_owner
 from moestro.errors import EngineMismatch
 from moestro.units import GIB, KIB
 

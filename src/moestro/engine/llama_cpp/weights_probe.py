@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from moestro.engine.llama_cpp.child import (
+from moestro.engine.child import (
     child_command,
     child_environment,
     failure_of,
     parse_report,
 )
-from moestro.engine.llama_cpp.reasons import signal_of
 from moestro.engine.llama_cpp.row_samples import MAX_UNITS_OF_MODEL, RowSample, row_sample
+from moestro.engine.reasons import signal_of
 from moestro.errors import (
     EngineError,
     EngineStartFailed,
@@ -144,7 +144,7 @@ def _run(request: dict[str, Any], folder: Path, name: str, progress: Progress) -
         try:
             log = things.enter_context((folder / "log").open("w+b"))
             process = subprocess.Popen(
-                child_command("weights_probe_child"),
+                child_command("llama_cpp.weights_probe_child"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

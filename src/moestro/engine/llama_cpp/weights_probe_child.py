@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moestro.engine.child import FAILED_START, ReportStream, claim_report_stream
 from moestro.engine.llama_cpp import row_samples, type_traits
 from moestro.engine.llama_cpp.abi import open_library
-from moestro.engine.llama_cpp.child import FAILED_START, ReportStream, claim_report_stream
-from moestro.engine.llama_cpp.orphans import end_with_owner
 from moestro.engine.llama_cpp.row_samples import NARROW, WIDE, RowSample, row_sample
+from moestro.engine.orphans import end_with_owner
 from moestro.errors import EngineMismatch
 from moestro.model.ggml_types import BY_NAME
 

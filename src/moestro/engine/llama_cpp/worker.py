@@ -12,15 +12,15 @@ import ctypes
 import json
 import sys
 
-from moestro.engine.llama_cpp.abi import open_library
-from moestro.engine.llama_cpp.binding import flush_log
-from moestro.engine.llama_cpp.child import (
+from moestro.engine.child import (
     FAILED_START,
     ReportStream,
     claim_report_stream,
     request_from_json,
 )
-from moestro.engine.llama_cpp.orphans import end_with_owner, wait_for_owner
+from moestro.engine.llama_cpp.abi import open_library
+from moestro.engine.llama_cpp.binding import flush_log
+from moestro.engine.orphans import end_with_owner, wait_for_owner
 from moestro.errors import EngineError, EngineStartFailed
 
 _GPU_DEVICE_TYPES = (1, 2)  # GGML_BACKEND_DEVICE_TYPE_GPU and _IGPU; BLAS is no device of this kind

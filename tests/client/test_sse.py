@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moestro.gateway.sse import EventSplitter, EventTooLarge, event_data
+from moestro.client.sse import EventSplitter, EventTooLarge, event_data
 
 STREAM = 'data: {"a":"Grüß 🦙"}\n\n: ping\n\ndata: [DONE]\n\n'.encode()
 EVENTS = ['data: {"a":"Grüß 🦙"}\n\n'.encode(), b": ping\n\n", b"data: [DONE]\n\n"]

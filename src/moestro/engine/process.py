@@ -8,22 +8,21 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from moestro.engine.llama_cpp.child import (
-    child_command,
+from moestro.engine.child import (
     child_environment,
     failure_of,
     parse_report,
     request_to_json,
 )
-from moestro.engine.llama_cpp.log import EngineLog
-from moestro.engine.llama_cpp.probe import get_json
-from moestro.engine.llama_cpp.reasons import SHOWN_LOG_LINES, Reason, explain_exit, signal_of
+from moestro.engine.log import EngineLog
+from moestro.engine.probe import get_json
 from moestro.engine.protocol import EngineExit, EngineRequest, EngineState
+from moestro.engine.reasons import SHOWN_LOG_LINES, Reason, explain_exit, signal_of
 from moestro.errors import EngineError, EngineStartFailed
 
 _HEALTH_INTERVAL_SECONDS = 0.05
@@ -32,18 +31,32 @@ _EXIT_LOG_LINES = 50
 _EXPLAIN_LOG_LINES = 200
 
 
-class LlamaCppEngine:
-    """Implements `moestro.engine.Engine` with llama.cpp's own server in a child process.
+class EngineProcess:
+    """Implements `moestro.engine.Engine` for any server that a child of ours runs.
+
+    `command` starts the child. It is told what to run by one line of JSON, the request, the secret
+    and what `extra` holds; it says where it listens in a report (see `child`). A child that runs
+    the server as a process of its own reports that one's `pid` as well.
 
     Use it from one event loop. Whatever happens to this process, the child ends with it.
     """
 
-    def __init__(self, request: EngineRequest, *, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        request: EngineRequest,
+        command: Sequence[str],
+        *,
+        extra: Mapping[str, Any] | None = None,
+        log_file: Path | None = None,
+    ) -> None:
         self.request = request
+        self._command = tuple(command)
+        self._extra = dict(extra or {})
         self._api_key = secrets.token_urlsafe(32)
         self._log = EngineLog(file=log_file)
         self._state = EngineState.STARTING
         self._process: asyncio.subprocess.Process | None = None
+        self._server_pid: int | None = None
         self._lifeline: BinaryIO | None = None
         self._address: str | None = None
         self._started_seconds: float | None = None
@@ -60,6 +73,8 @@ class LlamaCppEngine:
 
     @property
     def pid(self) -> int | None:
+        if self._server_pid is not None:
+            return self._server_pid
         return self._process.pid if self._process is not None else None
 
     @property
@@ -147,7 +162,7 @@ class LlamaCppEngine:
         self._lifeline = os.fdopen(writing, "wb", buffering=0)
         try:
             process = await asyncio.create_subprocess_exec(
-                *child_command("worker"),
+                *self._command,
                 stdin=reading,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -167,7 +182,7 @@ class LlamaCppEngine:
         self._life = asyncio.create_task(self._live(process), name=f"engine {process.pid}")
         self._spawn_over.set()
         self._refuse_if_over(process)
-        request = {**request_to_json(self.request), "api_key": self._api_key}
+        request = {**request_to_json(self.request), **self._extra, "api_key": self._api_key}
         with contextlib.suppress(BrokenPipeError):  # it died already; `_live` knows why
             self._lifeline.write(json.dumps(request).encode() + b"\n")
         return process
@@ -207,6 +222,7 @@ class LlamaCppEngine:
             self._own_reason = Reason(failure.sentence, failure.hint)
             raise failure
         self._address = str(report["address"])
+        self._server_pid = report.get("pid")
         port = urlsplit(self._address).port
         assert port is not None
         await self._ask(process, port, "/health", until=lambda status: status == 200)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moestro.engine.llama_cpp.reasons import explain_exit, signal_of
+from moestro.engine.reasons import explain_exit, signal_of
 
 LOGS = Path(__file__).parent / "logs"
 

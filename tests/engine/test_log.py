@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moestro.engine.llama_cpp.log import EngineLog
+from moestro.engine.log import EngineLog
 
 
 def test_lines_are_put_together_from_pieces():

@@ -32,8 +32,8 @@ _DEFAULTS = {
 
 
 def child_command(module: str, *arguments: str) -> list[str]:
-    """Runs a module of this package with this interpreter, not shadowed by files in the cwd."""
-    return [sys.executable, "-P", "-m", f"moestro.engine.llama_cpp.{module}", *arguments]
+    """Runs a module of this room with this interpreter, not shadowed by files in the cwd."""
+    return [sys.executable, "-P", "-m", f"moestro.engine.{module}", *arguments]
 
 
 def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
@@ -47,6 +47,7 @@ def request_to_json(request: EngineRequest) -> dict[str, Any]:
         "name": request.name,
         "settings": request.settings.to_json(),
         "projector": str(request.projector) if request.projector else None,
+        "synthetic_acceptance": list(request.synthetic_acceptance),
     }
 
 
@@ -59,6 +60,7 @@ def request_from_json(data: Mapping[str, Any]) -> EngineRequest:
         name=data["name"],
         settings=Settings.from_json(data["settings"]),
         projector=Path(data["projector"]) if data["projector"] else None,
+        synthetic_acceptance=tuple(data["synthetic_acceptance"]),
     )
 
 

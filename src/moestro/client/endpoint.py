@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from moestro.client.sse import DONE, EventSplitter, EventTooLarge, event_data
+from moestro.client.text import valid_text
 from moestro.errors import GatewayError, UsageError
-from moestro.gateway.sse import DONE, EventSplitter, EventTooLarge, event_data
-from moestro.gateway.text import valid_text
 
 Kind = TypeVar("Kind")
 

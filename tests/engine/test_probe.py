@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from moestro.engine.llama_cpp import probe
-from moestro.engine.llama_cpp.probe import get_json
+from moestro.engine import probe
+from moestro.engine.probe import get_json
 
 
 @asynccontextmanager

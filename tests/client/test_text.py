@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moestro.gateway.text import json_bytes, valid_text
+from moestro.client.text import json_bytes, valid_text
 
 
 @pytest.mark.parametrize("text", ["", "plain", "Grüß 🦙 語", "\x00\uffff\ue000\ud7ff"])

@@ -1,0 +1,1 @@
+"""An OpenAI endpoint as its callers see it, whoever serves it."""

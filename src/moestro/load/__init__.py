@@ -1,0 +1,1 @@
+"""Load on an OpenAI endpoint: made requests, and what became of them."""

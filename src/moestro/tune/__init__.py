@@ -1,0 +1,1 @@
+"""Settings that win on this machine, by measurement."""
