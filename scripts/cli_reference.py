@@ -23,24 +23,39 @@ This page is written by `python scripts/cli_reference.py`.
 """
 
 
-def help_text(name: str | None) -> str:
+def help_text(*names: str) -> str:
+    """What `moestro NAMES --help` prints."""
     root = click.Context(
         cli, info_name="moestro", terminal_width=80, max_content_width=80, **cli.context_settings
     )
-    if name is None:
-        return cli.get_help(root)
-    command = cli.get_command(root, name)
-    assert command is not None
-    context = click.Context(
-        command, info_name=name, parent=root, terminal_width=80, max_content_width=80
-    )
+    command: click.Command = cli
+    context = root
+    for name in names:
+        assert isinstance(command, click.Group)
+        found = command.get_command(context, name)
+        assert found is not None
+        context = click.Context(
+            found, info_name=name, parent=context, terminal_width=80, max_content_width=80
+        )
+        command = found
     return command.get_help(context)
 
 
+def sections(verb: str) -> list[str]:
+    """A verb's, and those of the commands inside it."""
+    found = cli.get_command(click.Context(cli), verb)
+    inner = list(found.commands) if isinstance(found, click.Group) else []
+    return [
+        f"## {verb}\n\n```\n{help_text(verb)}\n```\n",
+        *(f"### {verb} {name}\n\n```\n{help_text(verb, name)}\n```\n" for name in inner),
+    ]
+
+
 def render() -> str:
-    sections = [INTRODUCTION, f"```\n{help_text(None)}\n```\n"]
-    sections += [f"## {verb}\n\n```\n{help_text(verb)}\n```\n" for verb in VERBS]
-    return "\n".join(sections)
+    parts = [INTRODUCTION, f"```\n{help_text()}\n```\n"]
+    for verb in VERBS:
+        parts += sections(verb)
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

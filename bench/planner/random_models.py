@@ -24,6 +24,7 @@ import numpy as np
 from tests.shapes.shape import Shape, TypeChooser, keep_f32
 from tests.shapes.weights import random_f32
 from tests.shapes.write import ALIGNMENT, encode_header, tensor_bytes, tokenizer, typed_tensors
+from tests.tiny_models import CHATML
 
 from moestro.engine.llama_cpp.abi import open_library
 
@@ -154,7 +155,7 @@ def write_random(
     tied = is_tied(shape)
     metadata: dict[str, Any] = {
         **shape.metadata,
-        **tokenizer(shape.vocab, "{{ messages }}"),
+        **tokenizer(shape.vocab, CHATML),
         "general.name": name or path.stem,
     }
     header, data_bytes = encode_header(metadata, tensors)

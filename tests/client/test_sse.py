@@ -68,3 +68,22 @@ def test_a_large_event_that_ends_is_fine() -> None:
 )
 def test_data_of_an_event(event: bytes, data: bytes | None) -> None:
     assert event_data(event) == data
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"])
+def test_a_flood_is_cut_in_one_pass(blank: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking through the rest of a chunk for each event in it would be quadratic."""
+    looked = 0
+
+    class Counting(bytearray):
+        def find(self, part: bytes, start: int = 0) -> int:  # type: ignore[override]
+            nonlocal looked
+            found = super().find(part, start)
+            looked += (len(self) if found < 0 else found + len(part)) - start
+            return found
+
+    monkeypatch.setattr("moestro.client.sse.bytearray", Counting, raising=False)
+    event = b"data: {}" + blank
+    events = EventSplitter().feed(event * 2000)
+    assert events == [event] * 2000
+    assert looked <= 3 * 2000 * len(event)

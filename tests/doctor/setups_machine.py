@@ -364,7 +364,7 @@ SETUPS: tuple[Setup, ...] = (
         lambda workshop: engine(workshop, instruction_sets=("AVX", "AVX2", "AVX-512")),
     ),
     Setup(
-        "engine-below-cpu", "an engine compiled for AVX2 on a processor with AMX",
+        "engine-below-cpu", "an engine compiled for AVX2 on a processor with AVX-512",
         "engine-below-cpu", INFO,
         lambda workshop: cpu(workshop, instruction_sets=(
             "SSE4.2", "AVX", "F16C", "FMA", "AVX2", "BMI2", "AVX-512", "AVX-512-VNNI", "AMX-INT8",

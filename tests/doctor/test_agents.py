@@ -147,6 +147,21 @@ def test_a_few_mebibytes_make_no_other_machine(workshop: Workshop) -> None:
         assert found[0].evidence
 
 
+def test_a_plan_belongs_to_a_version_of_its_engine(workshop: Workshop) -> None:
+    """A build of the same release for another kind of GPU is the same engine."""
+    plan = planned()
+    made = replace(plan, engine=replace(plan.engine, version="2026.1+cu128"))
+    file = PlanFile.of(made)
+    for version, codes in (
+        ("2026.1", ["plan-matches"]),
+        ("2026.2", ["plan-of-another-engine"]),
+        (None, ["plan-of-another-engine"]),
+    ):
+        here = replace(plan, engine=replace(plan.engine, version=version))
+        found = list(plan_matches.CHECK.run(workshop.case(plan=here, plan_file=file)))
+        assert [finding.code for finding in found] == codes
+
+
 @pytest.mark.parametrize("gib", [[48], [24, 24]])
 def test_cards_of_one_name_may_differ(gib: list[int], workshop: Workshop) -> None:
     file, here = PlanFile.of(planned()), inventory()

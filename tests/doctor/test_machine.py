@@ -219,22 +219,43 @@ def test_an_engine_that_dies_of_an_instruction(workshop: Workshop) -> None:
     assert codes(workshop.case(engine=died)) == ["cpu-lacks-instructions"]
 
 
-def test_a_native_gpu_build_keeps_its_gpu(workshop: Workshop) -> None:
-    case = cpu(workshop, instruction_sets=("AVX", "F16C", "FMA", "AVX2", "BMI2", "AVX-VNNI"))
+BEYOND_AVX2 = ("AVX", "F16C", "FMA", "AVX2", "BMI2", "AVX-VNNI")
+
+
+@pytest.mark.parametrize(
+    ("build", "command"),
+    [
+        ("cpu", "moestro engines build llama.cpp"),
+        ("cu128", "moestro engines build llama.cpp --cuda"),
+        (None, "moestro engines build llama.cpp"),
+    ],
+)
+def test_a_native_build_keeps_its_gpu(workshop: Workshop, build: str | None, command: str) -> None:
+    case = cpu(workshop, instruction_sets=BEYOND_AVX2)
+    case = replace(case, engine=replace(healthy.engine(), build=build))
     (found,) = (f for f in findings(case) if f.code == "engine-below-cpu")
     assert found.fix is not None
     # The command stands alone at the end, so that it can be copied.
-    command = found.fix.rpartition(": ")[2]
-    assert command.startswith("XLLAMACPP_BUILD_CUDA=1 pip install --force-reinstall --no-deps")
+    assert found.fix.rpartition(": ")[2] == command
+
+
+def test_a_build_for_other_gpus_is_the_packages_own(workshop: Workshop) -> None:
+    case = cpu(workshop, instruction_sets=BEYOND_AVX2)
+    case = replace(case, engine=replace(healthy.engine(), build="rocm-6.4"))
+    (found,) = (f for f in findings(case) if f.code == "engine-below-cpu")
+    command = (found.fix or "").rpartition(": ")[2]
+    assert command.startswith("XLLAMACPP_BUILD_HIP=1 pip install --force-reinstall --no-deps")
     assert command.endswith(f"xllamacpp=={EXPECTED_VERSION}")
-    metal = replace(case, engine=replace(healthy.engine(), build="metal"))
-    assert codes(metal) == []
 
 
-def test_what_a_native_build_did_with_amx_is_said_first(workshop: Workshop) -> None:
-    sets = ("AVX", "F16C", "FMA", "AVX2", "BMI2", "AVX-512", "AMX-INT8")
-    (found,) = (f for f in findings(cpu(workshop, instruction_sets=sets)) if f.fix)
-    assert (found.fix or "").startswith("A native build of this release crashed with Q8_0 weights")
+def test_metal_computes_elsewhere(workshop: Workshop) -> None:
+    case = cpu(workshop, instruction_sets=BEYOND_AVX2)
+    assert codes(replace(case, engine=replace(healthy.engine(), build="metal"))) == []
+
+
+def test_amx_alone_is_no_reason_for_a_build(workshop: Workshop) -> None:
+    sets = ("AVX", "F16C", "FMA", "AVX2", "BMI2", "AMX-INT8")
+    assert codes(cpu(workshop, instruction_sets=sets)) == []
 
 
 def seen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from moestro.export.deployment import Deployment
 from moestro.export.target import Exported
-from moestro.planning import Settings
+from moestro.planning import Settings, Wishes
 from tests.export.plans import plan, with_settings
 
 OTHER: dict[str, Any] = {
@@ -29,6 +30,13 @@ OTHER: dict[str, Any] = {
     "mtp_depth": 2,
     "prompt_cache_bytes": 77 << 20,
     "context_checkpoints": 9,
+    "engine": "ik_llama.cpp-other",
+    "threads_batch": 7,
+    "batch": 3000,
+    "repack": False,
+    "load_mode": "none",
+    "mtp_p_min": 0.25,
+    "ngram": "map-k",
 }
 """None of them is what the plan of `base` has, nor any tool's default."""
 
@@ -37,13 +45,21 @@ EVERY = pytest.mark.parametrize("setting", [field.name for field in fields(Setti
 
 def base() -> Deployment:
     """Two GPUs, a model with experts and MTP: every setting has something to say."""
-    return Deployment.of(plan("Qwen3.6-35B-A3B", "rtx-4090, rtx-3060"))
+    return Deployment.of(plan("Qwen3.6-35B-A3B", "rtx-4090, rtx-3060", Wishes(mtp=3)))
 
 
 def changed(setting: str) -> Deployment:
     settings = base().settings
     assert getattr(settings, setting) != OTHER[setting]
     return with_settings(base(), replace(settings, **{setting: OTHER[setting]}))
+
+
+def forgets(export: Callable[[Deployment], Exported], setting: str) -> bool:
+    """Whether another value changes nothing, and is not listed as what the tool has no words for
+    either."""
+    exported = export(changed(setting))
+    listed = {one.setting for one in exported.unexpressed}
+    return says(exported) == says(export(base())) and setting not in listed
 
 
 def says(exported: Exported) -> str:

@@ -15,6 +15,7 @@ from moestro.model import read_model
 from moestro.planning import Planner, Settings, Wishes, make_plan
 from moestro.planning.forecaster import MachineSpeed
 from moestro.planning.plan_file import PlanFile
+from moestro.planning.settings import PlannedEngine
 from tests.shapes import PUBLISHED, write_header
 
 FOLDER = "/srv/models"
@@ -57,7 +58,8 @@ def deployment(name: str) -> Deployment:
 
 
 def with_settings(base: Deployment, settings: Settings) -> Deployment:
-    return replace(base, plan=replace(base.plan, settings=settings))
+    engine = PlannedEngine.called(settings.engine)
+    return replace(base, plan=replace(base.plan, settings=settings, engine=engine))
 
 
 def with_file(base: Deployment, path: str) -> Deployment:

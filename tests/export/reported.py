@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from moestro.engine.llama_cpp import derived
 from moestro.planning import Settings
 from moestro.units import MIB
 
@@ -72,11 +71,11 @@ def wanted(
     return {
         "n_ctx": share * (1 if settings.unified else settings.parallel),
         "streams": settings.parallel,
-        "batch": derived.batch(settings, accelerated=accelerated),
+        "batch": settings.tokens_at_once(accelerated=accelerated),
         "ubatch": settings.ubatch,
         "unified": str(settings.unified).lower(),
         "flash_attention": _flash_attention(settings),
-        "outputs": derived.outputs(settings),
+        "outputs": settings.outputs,
         "outputs_per_stream": 1 + settings.mtp_depth,
         "threads": settings.threads,
         "threads_batch": settings.threads,

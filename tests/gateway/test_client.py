@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -57,14 +58,25 @@ async def test_an_answer_comes_in_pieces_and_is_kept(gateway: Gateway) -> None:
     assert sent["stream"] is True
 
 
+ANSWER = (
+    delta(role="assistant", content=None),
+    delta(reasoning_content="hm"),
+    delta(content="yes"),
+    {"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}},
+)
+
+
 async def test_usage_reason_and_rate() -> None:
-    answer = events(
-        delta(role="assistant", content=None),
-        delta(reasoning_content="hm"),
-        delta(content="yes"),
-        {"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]},
-        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}},
-    )
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for event in ANSWER:
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            await asyncio.sleep(0.01)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
     async with (
         stranger(answer) as url,
         EndpointClient(url) as client,
@@ -85,6 +97,76 @@ async def test_usage_reason_and_rate() -> None:
     assert set(result.to_json()["timings"]) == {
         "time_to_first_token_seconds", "total_seconds", "tokens_per_second",
     }  # fmt: skip
+
+
+async def test_an_answer_that_came_all_at_once_has_no_rate() -> None:
+    async with (
+        stranger(events(*ANSWER)) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        assert len([piece async for piece in stream]) == 2
+    assert stream.answer.timings.tokens_per_second is None
+    assert stream.piece_times[0] == stream.piece_times[1]
+    assert stream.ended_at is not None
+
+
+async def test_tool_calls_come_in_pieces_too() -> None:
+    first = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
+    second = {"index": 0, "function": {"arguments": "{\ud800}"}}
+    answer = events(delta(tool_calls=[first]), delta(tool_calls=[second]), delta(tool_calls=None))
+    async with (
+        stranger(answer) as url,
+        EndpointClient(url) as client,
+        client.chat(HELLO) as stream,
+    ):
+        assert [piece.call async for piece in stream] == ["f", "{\ufffd}"]
+    assert stream.answer.text == ""
+
+
+async def test_the_key_goes_with_every_request() -> None:
+    keys = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        keys.append(request.headers.get("Authorization"))
+        return web.json_response({"data": []})
+
+    async with stranger(answer) as url:
+        for key in ("secret", None):
+            async with EndpointClient(url, api_key=key) as client:
+                await client.models()
+    assert keys == ["Bearer secret", None]
+
+
+async def test_a_connection_serves_again_after_a_whole_answer() -> None:
+    ports = set()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        ports.add(request.transport.get_extra_info("peername")[1])
+        return await events(delta(content="a"))(request)
+
+    async with stranger(answer) as url, EndpointClient(url) as client:
+        for _ in range(3):
+            async with client.chat(HELLO) as stream:
+                assert [piece.text async for piece in stream] == ["a"]
+    assert len(ports) == 1
+
+
+async def test_a_refusal_without_end_is_read_only_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moestro.client.endpoint._MOST_BODY_BYTES", 100_000)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500)
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 50_000)
+
+    async with stranger(answer) as url, EndpointClient(url) as client:
+        with pytest.raises(GatewayError) as caught:
+            async with client.chat(HELLO):
+                pass
+    assert caught.value.code == "not-an-endpoint"
 
 
 async def test_what_nobody_counted_is_unknown_and_not_zero() -> None:
@@ -199,6 +281,11 @@ async def test_a_stream_of_nonsense_is_called_so(event: bytes) -> None:
         {"choices": [{"delta": [1]}]},
         {"choices": [{"delta": {"content": ["a"]}}]},
         {"choices": [{"delta": {"reasoning_content": 5}}]},
+        {"choices": [{"delta": {"tool_calls": 5}}]},
+        {"choices": [{"delta": {"tool_calls": [5]}}]},
+        {"choices": [{"delta": {"tool_calls": [{"function": []}]}}]},
+        {"choices": [{"delta": {"tool_calls": [{"function": {"name": 5}}]}}]},
+        {"choices": [], "timings": [5]},
         {"choices": [{"delta": {}, "finish_reason": {"a": 1}}]},
         {"choices": [], "usage": [5]},
         {"choices": [], "model": ["m"]},

@@ -15,9 +15,9 @@ from moestro.hardware.memory import Memory
 from moestro.model import ModelSpec, Projector, Role, read_model
 from moestro.planning.compute_buffer import GraphShape, compute_bytes
 from moestro.planning.engine_memory import DeviceMemory, EngineMemory
-from moestro.planning.memory import Ledger, ledger
+from moestro.planning.memory import READ_WEIGHTS, Ledger, ledger
 from moestro.planning.placement import HOST, place
-from moestro.planning.settings import Settings
+from moestro.planning.settings import Family, Settings
 from moestro.units import GIB, MIB
 from tests.shapes import PUBLISHED, write_header
 
@@ -151,6 +151,48 @@ def test_capacity_is_what_is_free(models: dict[str, ModelSpec]):
     model = models["Mixtral-8x7B"]
     assert booked(model, settings, inventory).device("GPU0").capacity_bytes == 24 * GIB
     assert booked(model, settings, unknown).device("GPU0").capacity_bytes is None
+
+
+def test_what_is_read_is_not_the_files_own_pages(models: dict[str, ModelSpec]):
+    """Repacked copies are llama.cpp's; ik_llama.cpp rearranges what it has read."""
+    model = models["Qwen3-30B-A3B"]
+
+    def weights(settings: Settings, family: Family) -> dict[str, int]:
+        book = ledger(model, settings, machine(), place(model, settings), family=family)
+        lines = book.device(HOST).lines
+        return {line.kind: line.size_bytes for line in lines if line.part == "weights"}
+
+    usual = weights(BASE, "llama.cpp")
+    assert usual["weights, repacked"] > usual["weights"]
+    plain = weights(replace(BASE, repack=False), "llama.cpp")
+    assert set(plain) == {"weights"}
+    # The embedding table of this model is no output head, so nothing is kept twice.
+    assert plain["weights"] == sum(usual.values())
+    for mode in ("none", "mlock"):
+        read = weights(replace(BASE, repack=False, load_mode=mode), "llama.cpp")
+        assert read == {READ_WEIGHTS: plain["weights"]}
+    assert set(weights(replace(BASE, load_mode="none"), "llama.cpp")) == {
+        READ_WEIGHTS,
+        "weights, repacked",
+    }
+    assert weights(BASE, "ik_llama.cpp") == {READ_WEIGHTS: plain["weights"]}
+    assert weights(replace(BASE, repack=False), "ik_llama.cpp") == plain
+
+
+def test_drafts_from_the_text_take_outputs(models: dict[str, ModelSpec]):
+    model = models["Qwen3-30B-A3B"]
+    before = booked(model, BASE, machine())
+    after = booked(model, replace(BASE, ngram="mod"), machine())
+    more = line_bytes(after, HOST, "outputs") - line_bytes(before, HOST, "outputs")
+    assert more == 4 * 64 * (model.vocabulary or 0)
+
+
+def test_a_batch_below_the_ubatch_bounds_the_graph(models: dict[str, ModelSpec]):
+    model = models["Qwen3-30B-A3B"]
+    small = booked(model, replace(BASE, batch=128), machine())
+    assert line_bytes(small, HOST, "graph") == line_bytes(
+        booked(model, replace(BASE, ubatch=128), machine()), HOST, "graph"
+    )
 
 
 def test_the_projector_lies_beside_the_model(models: dict[str, ModelSpec]):

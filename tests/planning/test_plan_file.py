@@ -22,6 +22,7 @@ from moestro.planning import Plan, Planner, Wishes, make_plan
 from moestro.planning.forecaster import MachineSpeed
 from moestro.planning.plan import replay
 from moestro.planning.plan_file import PlanFile
+from moestro.planning.settings import PlannedEngine
 from moestro.units import MIB
 from tests.doctor.workshop import spec
 from tests.tiny_models import write_tiny
@@ -85,6 +86,24 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_the_engine_is_kept() -> None:
+    """A plan of before that has none of its own; one that is named by a path has a whole one."""
+    value = json.loads(as_json())
+    engine = PlannedEngine("/opt/ik/llama-server", "ik_llama.cpp", "4567 (abc)")
+    changed = {
+        **value,
+        "engine": engine.to_json(),
+        "settings": {**value["settings"], "engine": engine.id},
+    }
+    assert PlanFile.from_json(changed).engine == engine
+    del value["engine"], value["settings"]["engine"]
+    assert PlanFile.from_json(value).engine == PlannedEngine()
+    for name in ("./llama-server", "bin/llama-server"):
+        changed["settings"]["engine"] = changed["engine"]["id"] = name
+        with pytest.raises(NotAPlan, match="in every folder"):
+            PlanFile.from_json(changed)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -123,6 +142,15 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
         (("settings", "tensor_split"), []),
         (("settings", "prompt_cache_bytes"), -1),
         (("settings", "turbo"), True),
+        (("settings", "engine"), "another"),
+        (("settings", "load_mode"), "fast"),
+        (("settings", "mtp_p_min"), 1.5),
+        (("settings", "batch"), 0),
+        (("engine", "id"), "another"),
+        (("engine", "id"), ""),
+        (("engine", "family"), "vllm"),
+        (("engine", "version"), 7),
+        (("engine", "version"), "1\n2"),
         (("settings", "tensor_split"), [1.0]),
         (("settings", "tensor_split"), [1.0, 1.0, 1.0]),
         (("settings", "tensor_split"), [0.0, 0]),

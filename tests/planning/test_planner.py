@@ -14,6 +14,7 @@ from moestro.planning import Plan, Planner, Settings, Wishes, make_plan
 from moestro.planning.forecaster import MachineSpeed
 from moestro.planning.observed import Residuals
 from moestro.planning.placement import block_count, expert_blocks
+from moestro.planning.settings import PlannedEngine
 from moestro.units import GIB
 from tests.machines import WEAK_HOST
 from tests.planning.kernel_rates import machine as measured_machine
@@ -101,7 +102,27 @@ def test_every_setting_has_exactly_one_reason(specs: dict[str, ModelSpec]) -> No
                 assert len(reasons) == len(set(reasons))
                 # The cache types are chosen together, and share a reason. Where the cache goes
                 # is not chosen.
-                assert set(reasons) == names - {"cache_type_v", "cache_on_host"}
+                # What is only obeyed has one where it is not as usual.
+                unsaid = {"cache_type_v", "cache_on_host", *OBEYED}
+                assert set(reasons) == names - unsaid
+
+
+OBEYED = {"engine", "threads_batch", "batch", "repack", "load_mode", "mtp_p_min", "ngram"}
+
+
+def test_what_is_only_obeyed_has_a_reason_where_it_is_not_as_usual(
+    specs: dict[str, ModelSpec],
+) -> None:
+    wishes = Wishes(
+        engine="ik_llama.cpp-1", threads_batch=3, batch=700, repack=False, load_mode="mlock",
+        mtp_p_min=0.5, ngram="map-k",
+    )  # fmt: skip
+    plan = planned(specs["Qwen3.6-35B-A3B"], host(64), wishes)
+    found = {reason.setting: reason for reason in plan.reasons}
+    for name in OBEYED:
+        assert getattr(plan.settings, name) == getattr(wishes, name)
+        assert found[name].source == "user"
+    assert plan.engine == PlannedEngine("ik_llama.cpp-1", "ik_llama.cpp")
 
 
 def test_what_the_user_fixed_stays_fixed(specs: dict[str, ModelSpec]) -> None:

@@ -11,6 +11,7 @@ import click
 
 from moestro.cli.endpoint import Endpoint, find, reached
 from moestro.cli.loop_thread import LoopThread
+from moestro.cli.options import engine_options
 from moestro.cli.printer import Printer
 from moestro.cli.sampling import Sampling, sampling_options
 from moestro.errors import GatewayError
@@ -26,15 +27,17 @@ HELP = "/reset forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops a
 @click.option("--url", metavar="URL", help="Endpoint to ask (default: the local one).")
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @sampling_options
-def command(model: str | None, url: str | None, system: str | None, **sampling: Any) -> int:
+@engine_options
+def command(model: str | None, url: str | None, system: str | None, **options: Any) -> int:
     """Talk with a model.
 
     Uses the endpoint that runs on this machine; where none does, the model is started for as long
     as the conversation lasts.
     """
-    found = find(model, url)
+    sampling = Sampling.taken_from(options)
+    found = find(model, url, options)
     with LoopThread() as loop, loop.entered(reached(found)) as place:
-        _converse(loop, Conversation(place, system, Sampling(**sampling)))
+        _converse(loop, Conversation(place, system, sampling))
     return 0
 
 

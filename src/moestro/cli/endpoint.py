@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from moestro.client.endpoint import EndpointClient
-from moestro.errors import GatewayError
+from moestro.errors import GatewayError, UsageError
 from moestro.gateway.defaults import DEFAULT_URL
 from moestro.model.splits import model_name
 
@@ -38,27 +38,40 @@ class Running:
     model: str | None
 
 
-def find(model: str | None, url: str | None) -> Running | Prepared:
+def find(
+    model: str | None, url: str | None, options: dict[str, Any] | None = None
+) -> Running | Prepared:
     """The endpoint at `url` if one is given. Otherwise the one at the default address, if it is
     moestro's and serves `model`. Otherwise `model` (the demo model), prepared to be started.
+
+    `options` are the parsed `engine_options`. Where one is given, the model is started with it: an
+    endpoint that runs has its settings already.
 
     Runs in the main thread and outside of any event loop, so that Ctrl-C ends a download at once.
 
     Raises:
+        UsageError: settings for an endpoint that runs.
         MoestroError: the model cannot be read, fetched or run here.
     """
+    options = options or {}
+    chosen = any(value not in (None, False) for value in options.values())
     if url is not None:
+        if chosen:
+            raise UsageError(
+                f"What runs at {url} has its settings already.",
+                hint="Leave out --url, or the settings.",
+            )
         return Running(url, model)
-    running = asyncio.run(_find_running(model))
+    running = None if chosen else asyncio.run(_find_running(model))
     if running is not None:
         return running
     # Imported here: a verb that finds a running endpoint needs no engine.
     from moestro.cli.launch import prepare
-    from moestro.planning import Wishes
+    from moestro.cli.options import wishes_of
 
     wanted = model or DEMO
     print(f"Starting {wanted} for this call …", file=sys.stderr)
-    return prepare(wanted, Wishes())
+    return prepare(wanted, wishes_of(options))
 
 
 @asynccontextmanager

@@ -87,7 +87,7 @@ def examined(wanted: Wanted, tell: Tell) -> Examined:
             stopper = Stopper()
             looking = _look_at(spec, wanted.full, tell, stopper)
             try:
-                prepared = _planned(spec, seen_by_engine(whole), whole, wanted.wishes, plan_file)
+                prepared = _planned(spec, whole, wanted.wishes, plan_file)
                 model = looking()
             except BaseException:  # Ctrl-C above all: nothing may go on behind the user's back
                 stopper.stop()
@@ -182,12 +182,13 @@ def _look_at(spec: ModelSpec, full: bool, tell: Tell, stopper: Stopper) -> Calla
 
 def _planned(
     spec: ModelSpec,
-    machine: Inventory,
     whole: Inventory,
     wishes: Wishes,
     plan_file: PlanFile | None,
 ) -> Prepared:
-    with planner_of(spec, machine, wishes, whole.identity) as planner:
+    engine = wishes.engine if plan_file is None else plan_file.engine.id
+    machine = seen_by_engine(whole, engine)
+    with planner_of(spec, machine, wishes, whole.identity, engine_name=engine) as planner:
         if plan_file is not None:
             plan = replay(planner, plan_file.settings, plan_file.reasons)
         else:

@@ -7,16 +7,17 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from moestro.cli.options import json_option
+from moestro.cli.options import engine_options, json_option, wishes_of
 from moestro.errors import MoestroError, UsageError
 from moestro.gateway.defaults import DEFAULT_HOST
 
 if TYPE_CHECKING:
     from moestro.export.target import Target
+    from moestro.planning import Wishes
     from moestro.planning.plan_file import PlanFile
 
 TARGETS = (
@@ -55,6 +56,7 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:%-]{0,254}|::[A-Fa-f0-9:.%]*", re.A
 )
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 @click.option("--anyway", is_flag=True, help="Export a plan that fails all the same.")
+@engine_options
 @json_option
 def command(
     source: str,
@@ -65,6 +67,7 @@ def command(
     force: bool,
     anyway: bool,
     as_json: bool,
+    **options: Any,
 ) -> int:
     """Write PLAN as another tool's configuration.
 
@@ -77,13 +80,14 @@ def command(
         raise UsageError(f"{host!r} is not an address.", hint="Like --host 127.0.0.1.")
     if out == "":
         raise UsageError("--out names no file.", hint="Like --out . for this folder.")
-    plan = _plan(source)
+    plan = _plan(source, wishes_of(options))
     if not anyway:
         _refuse_failing(plan)
-    from moestro.cli.export_files import at_home
+    from moestro.cli.export_files import at_home, engine_program
     from moestro.export.deployment import Deployment
 
-    exported = target.export(Deployment.of(at_home(plan), host, port))
+    deployment = Deployment.of(at_home(plan), host, port, engine_program(plan))
+    exported = target.export(deployment)
     written = []
     if out == "-":
         out = None
@@ -121,19 +125,25 @@ def _target(name: str | None) -> Target:
     raise UsageError(f"There is no target {name!r}.", hint=hint)
 
 
-def _plan(source: str) -> PlanFile:
+def _plan(source: str, wishes: Wishes) -> PlanFile:
     """The plan in a file or on standard input, or of a model on this machine."""
     from moestro.planning.plan_file import MOST_BYTES, PlanFile
+    from moestro.planning.wishes import Wishes
 
+    written = source == "-" or _looks_like_a_plan(Path(source))
+    if written and wishes != Wishes():
+        raise UsageError(
+            "A plan has its settings already.", hint="Export a MODEL, or leave the settings out."
+        )
     if source == "-":
         return PlanFile.from_bytes(sys.stdin.buffer.read(MOST_BYTES + 1), "Standard input")
-    if _looks_like_a_plan(Path(source)):
+    if written:
         return PlanFile.read(Path(source))
     from moestro.cli.planning import plan_of, seen_by_engine
     from moestro.hardware import this_inventory
-    from moestro.planning import Wishes
 
-    return PlanFile.of(plan_of(source, seen_by_engine(this_inventory()), Wishes()))
+    machine = seen_by_engine(this_inventory(), wishes.engine)
+    return PlanFile.of(plan_of(source, machine, wishes))
 
 
 def _refuse_failing(plan: PlanFile) -> None:

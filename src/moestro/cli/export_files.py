@@ -13,6 +13,7 @@ from pathlib import Path
 from moestro.errors import MoestroError, UsageError
 from moestro.export.target import File
 from moestro.planning.plan_file import PlanFile, legible
+from moestro.planning.settings import EMBEDDED
 
 
 def at_home(plan: PlanFile) -> PlanFile:
@@ -28,6 +29,18 @@ def at_home(plan: PlanFile) -> PlanFile:
             projector=None if model.projector is None else _full(model.projector),
         ),
     )
+
+
+def engine_program(plan: PlanFile) -> str | None:
+    """Where the plan's engine is on this machine, as far as it has a program of its own here."""
+    if plan.engine.id == EMBEDDED:
+        return None
+    if os.path.isabs(plan.engine.id):
+        return plan.engine.id
+    from moestro.engine.build.record import built_engines
+
+    programs = (str(info.program) for info in built_engines() if info.id == plan.engine.id)
+    return next(filter(legible, programs), None)
 
 
 def _full(location: str) -> str:

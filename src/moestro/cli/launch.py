@@ -65,7 +65,7 @@ def prepare(
             and `anyway` is not given.
     """
     whole = this_inventory()
-    machine = seen_by_engine(whole)
+    machine = seen_by_engine(whole, wishes.engine)
     reference, chosen = fitting_reference(resolve(text), machine, wishes)
 
     def look(at: Reference) -> Prepared:
@@ -157,11 +157,11 @@ async def launched(prepared: Prepared) -> AsyncIterator[str]:
     Raises:
         EngineError: the engine did not come up.
     """
-    from moestro.engine.llama_cpp.engine import LlamaCppEngine
+    from moestro.engine.start import make_engine
     from moestro.gateway.server import bind, serving
     from moestro.gateway.service import Service
 
     listener = bind(port=0)
     request = prepared.request()
-    async with serving(Service(LlamaCppEngine(request), request), listener) as url:
+    async with serving(Service(make_engine(request), request), listener) as url:
         yield url

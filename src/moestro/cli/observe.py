@@ -24,8 +24,10 @@ def observation(prepared: Prepared, pid: int | None, answer: Answer) -> Observat
     if not isinstance(written, int) or not isinstance(read, int) or written < ENOUGH_TOKENS:
         return None
     plan = prepared.plan
-    if plan.settings.mtp_depth:
+    if plan.settings.mtp_depth or plan.settings.ngram != "off":
         return None  # forecasts are of decoding without drafts
+    if plan.engine.family != "llama.cpp":
+        return None  # and of the engine whose rates were measured
     predicted = _predicted(prepared.planner, plan.settings, read, written)
     return Observation(
         at=datetime.now(UTC).isoformat(timespec="seconds"),

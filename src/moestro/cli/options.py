@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
 FLASH_ATTENTION = ("auto", "on", "off")
+LOAD_MODES = ("auto", "mmap", "none", "mlock")
+NGRAMS = ("off", "simple", "map-k", "map-k4v", "mod", "cache")
 INT_MAX = (1 << 31) - 1
 ENGINE_THREADS_MAX = 512
 
@@ -85,6 +87,32 @@ def engine_options(function: Decorated) -> Decorated:
             help="Draft tokens from the model's MTP layer per step; 0 is off.",
         ),
         click.option(
+            "--mtp-p-min",
+            type=click.FloatRange(0, 1),
+            default=None,
+            metavar="P",
+            help="Draft on only while the last draft is at least this probable (default: 0).",
+        ),
+        click.option(
+            "--ngram",
+            type=click.Choice(NGRAMS),
+            default=None,
+            help="Draft what followed the same words earlier in the text, in one of these ways "
+            "(default: off).",
+        ),
+        click.option(
+            "--load-mode",
+            type=click.Choice(LOAD_MODES),
+            default=None,
+            help="How the file comes to memory: mapped, read (none), read and locked, or as the "
+            "engine likes (default: auto).",
+        ),
+        click.option(
+            "--no-repack",
+            is_flag=True,
+            help="Leave weights in the file's layout instead of one for this processor.",
+        ),
+        click.option(
             "--prompt-cache",
             metavar="SIZE",
             default=None,
@@ -105,6 +133,21 @@ def engine_options(function: Decorated) -> Decorated:
             default=None,
             metavar="N",
             help="CPU threads to compute on.",
+        ),
+        click.option(
+            "--threads-batch",
+            type=click.IntRange(1, ENGINE_THREADS_MAX),
+            default=None,
+            metavar="N",
+            help="CPU threads to read prompts on (default: as many as --threads).",
+        ),
+        click.option(
+            "--batch",
+            type=click.IntRange(1, INT_MAX),
+            default=None,
+            metavar="N",
+            help="Tokens that the engine takes at once, of all streams together (default: what "
+            "follows from the other settings).",
         ),
         click.option(
             "--ubatch",
@@ -137,6 +180,13 @@ def engine_options(function: Decorated) -> Decorated:
             default=None,
             metavar="N",
             help="Tokens that one stream can reach; never clamped.",
+        ),
+        click.option(
+            "--engine",
+            metavar="ID|PATH",
+            default=None,
+            help="The engine to run it: an id of moestro engines list, or the path of a "
+            "llama-server (default: the embedded one).",
         ),
     ):
         function = option(function)
@@ -184,7 +234,8 @@ def wishes_of(options: dict[str, Any]) -> Wishes:
         text = options.pop(name, None)
         return None if text is None else parse_size(text)
 
+    repack = False if options.pop("no_repack", False) else None
     sizes: dict[str, Any] = {
         f"{name}_bytes": size(name) for name in ("budget", "expert_cache", "prompt_cache")
     }
-    return Wishes(**options, **sizes)
+    return Wishes(**options, **sizes, repack=repack)

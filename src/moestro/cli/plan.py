@@ -18,7 +18,7 @@ from moestro.findings import any_failed
 if TYPE_CHECKING:
     from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
     from moestro.hardware import Inventory
-    from moestro.planning import Plan
+    from moestro.planning import Plan, Wishes
 
 
 @click.command(name="plan")
@@ -103,7 +103,7 @@ def _one(
     from moestro.cli.planning import charted, planned
 
     wishes = wishes_of(options)
-    place = _places(machines)[0]
+    place = _places(machines, wishes)[0]
     ready = _nothing if as_json else _ready_to_show
     with planned(name, place, wishes, process, ready) as (planner, plan):
         if chart is not None:
@@ -135,7 +135,8 @@ def _several(
 ) -> int:
     from moestro.cli.planning import plan_of
 
-    wishes, places = wishes_of(options), _places(machines)
+    wishes = wishes_of(options)
+    places = _places(machines, wishes)
     plans = [
         (_label(name, place, names, places), plan_of(name, place, wishes))
         for name in names
@@ -144,12 +145,14 @@ def _several(
     return _compared(plans, as_json=as_json)
 
 
-def _places(machines: Sequence[str]) -> list[Inventory]:
+def _places(machines: Sequence[str], wishes: Wishes) -> list[Inventory]:
     """The machines that were named, or this one."""
     from moestro.cli.planning import seen_by_engine
     from moestro.hardware import hardware_named, this_inventory
 
-    return [hardware_named(name) for name in machines] or [seen_by_engine(this_inventory())]
+    if machines:
+        return [hardware_named(name) for name in machines]
+    return [seen_by_engine(this_inventory(), wishes.engine)]
 
 
 def _compared(plans: list[tuple[str, Plan]], *, as_json: bool) -> int:

@@ -21,14 +21,20 @@ from moestro.planning.observed import Observation, Residuals, observations
 from moestro.planning.pick import Option, pick
 from moestro.planning.placement import block_count, gpu_capacities
 from moestro.planning.rates import KernelRates
+from moestro.planning.settings import EMBEDDED
 
 if TYPE_CHECKING:
     from moestro.engine.llama_cpp.dry_run import DryRun
     from moestro.engine.llama_cpp.dry_run_process import DryRunProcess
     from moestro.engine.llama_cpp.virtual_device import VirtualDevice
+    from moestro.engine.registry import EngineInfo
     from moestro.model.hub import Offer
     from moestro.planning.engine_memory import EngineMemory
-    from moestro.planning.settings import Settings
+    from moestro.planning.settings import PlannedEngine, Settings
+
+_INSTALL_AGAIN = (
+    "Run `make up` again after installing the GPU's driver: it takes the engine build for it."
+)
 
 RATES = "kernel-rates"
 OBSERVATIONS = "observations"
@@ -70,37 +76,96 @@ def planner_of(
     identity: str | None = None,
     process: DryRunProcess | None = None,
     meanwhile: Callable[[], None] = lambda: None,
+    engine_name: str | None = None,
 ) -> Iterator[Planner]:
     """A planner that may ask the engine, where the engine can read the model's header. `identity`
-    is the machine's, where `inventory` leaves out a part of it."""
+    is the machine's, where `inventory` leaves out a part of it; `engine_name` the engine's, where
+    the wishes do not have it.
+
+    Raises:
+        MoestroError: there is no such engine.
+    """
     forecaster = forecaster_for(model, inventory, identity)
+    info = engine_of(engine_name or wishes.engine)
+    engine = info.planned if info is not None else _embedded()
     if model.format != "gguf":
-        yield Planner(model, inventory, wishes, forecaster)
+        yield Planner(model, inventory, wishes, forecaster, engine=engine)
+        return
+    if info is not None and info.family != "llama.cpp":
+        # The dry run is llama.cpp's own; another engine's memory is by formula.
+        yield Planner(model, inventory, wishes, forecaster, None, engine)
         return
     from moestro.engine.llama_cpp.dry_run import DryRun
 
-    with DryRun(model, virtual_gpus(inventory), process=process) as engine:
-        question = EngineQuestion(engine, meanwhile)
-        yield Planner(model, inventory, wishes, forecaster, question)
+    with DryRun(model, virtual_gpus(inventory), process=process) as dry_run:
+        question = EngineQuestion(dry_run, meanwhile)
+        yield Planner(model, inventory, wishes, forecaster, question, engine)
 
 
 def told(plan: Plan, planner: Planner) -> Plan:
     """The plan with a finding where the engine refused to answer: its memory is by formula then,
     and the engine will most likely refuse to run the model too. Settings that contradict each other
     have their own finding, which names the cause."""
-    question = planner.ask_engine
-    if not isinstance(question, EngineQuestion) or question.refusal is None:
-        return plan
     if any(f.severity is Severity.FAIL and f.code != MEMORY_SHORT for f in plan.findings):
         return plan
-    finding = Finding(
-        Severity.WARN if isinstance(question.refusal, EngineMismatch) else Severity.FAIL,
-        "engine-refuses",
-        "The engine refuses this model or these settings; memory is by formula",
-        question.refusal.sentence,
-        question.refusal.hint,
-    )
+    question = planner.ask_engine
+    refusal = question.refusal if isinstance(question, EngineQuestion) else None
+    severity = Severity.WARN if isinstance(refusal, EngineMismatch) else Severity.FAIL
+    title = "The engine refuses this model or these settings; memory is by formula"
+    if plan.engine.id != EMBEDDED:
+        info = engine_of(plan.settings.engine)
+        own = refusal_of(info, plan.model, plan.settings) if info is not None else None
+        if own is not None:
+            refusal, severity = own, Severity.FAIL
+            title = "The engine refuses this model or these settings"
+        elif refusal is not None:
+            severity = Severity.WARN
+            title = (
+                "The embedded engine, which was asked in its place, refuses; memory is by formula"
+            )
+    if refusal is None:
+        return plan
+    finding = Finding(severity, "engine-refuses", title, refusal.sentence, refusal.hint)
     return replace(plan, findings=(*plan.findings, finding))
+
+
+def _embedded() -> PlannedEngine | None:
+    from moestro.engine.registry import embedded
+
+    try:
+        return embedded().planned
+    except EngineError:  # its dry run says so
+        return None
+
+
+def engine_of(name: str | None) -> EngineInfo | None:
+    """The engine of that name; None for the embedded one, which needs no looking for.
+
+    Raises:
+        MoestroError: there is none, or it is no engine.
+    """
+    if name in (None, EMBEDDED):
+        return None
+    from moestro.engine.registry import engine_named
+
+    return engine_named(name)
+
+
+def refusal_of(info: EngineInfo, model: ModelSpec, settings: Settings) -> EngineError | None:
+    """Why that engine would not run the model with these settings, as far as that can be known
+    without a try."""
+    from moestro.engine.llama_server.engine import setting_flags
+
+    if model.format == "gguf" and info.runs(model.architecture) is False:
+        return EngineError(
+            f"{info.id} does not know models of the architecture {model.architecture}.",
+            hint="moestro engines list --for MODEL shows which engine does.",
+        )
+    try:
+        setting_flags(info, model, settings)
+    except EngineError as error:
+        return error
+    return None
 
 
 def virtual_gpus(inventory: Inventory) -> tuple[VirtualDevice, ...]:
@@ -233,20 +298,30 @@ def _option(model: ModelSpec, offer: Offer, inventory: Inventory, wishes: Wishes
     )
 
 
-def seen_by_engine(machine: Inventory) -> Inventory:
-    """This machine as the engine sees it: without GPUs where its build has no use for them."""
+def seen_by_engine(machine: Inventory, engine: str | None = None) -> Inventory:
+    """This machine as the engine (of that name, or the embedded one) sees it: without GPUs where
+    its build has no use for them.
+
+    Raises:
+        MoestroError: there is no such engine.
+    """
     if not machine.gpus:
         return machine
-    from moestro.engine.llama_cpp.devices import engine_gpu_count
+    info = engine_of(engine)
+    if info is not None:
+        uses, fix = bool(info.devices), "Take a build of it for this GPU: moestro engines build."
+    else:
+        from moestro.engine.llama_cpp.devices import engine_gpu_count
 
-    if engine_gpu_count():
+        uses, fix = engine_gpu_count() > 0, _INSTALL_AGAIN
+    if uses:
         return machine
     finding = Finding(
         Severity.WARN,
         "engine-without-gpu",
         "The engine that is installed has no use for this machine's GPU",
         ", ".join(gpu.name for gpu in machine.gpus),
-        "Run `make up` again after installing the GPU's driver: it takes the engine build for it.",
+        fix,
     )
     return replace(machine, gpus=(), findings=(*machine.findings, finding))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moestro.cli.endpoint import Endpoint, Running, find, reached
-from moestro.cli.options import json_option
+from moestro.cli.options import engine_options, json_option
 from moestro.cli.printer import Printer
 from moestro.cli.sampling import Sampling, sampling_options
 from moestro.client.endpoint import AnswerStream
@@ -30,6 +30,7 @@ INTERRUPTED = 130
 @click.option("--url", metavar="URL", help="Endpoint to ask (default: the local one).")
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @sampling_options
+@engine_options
 @json_option
 def command(
     prompt: str,
@@ -37,17 +38,17 @@ def command(
     url: str | None,
     system: str | None,
     as_json: bool,
-    **sampling: Any,
+    **options: Any,
 ) -> int:
     """Answer one PROMPT; `-` reads it from standard input.
 
     Asks the endpoint that runs on this machine; where none does, the model is started for this one
     call. Only the answer goes to standard output.
     """
-    text = _read_prompt(prompt)
+    text, sampling = _read_prompt(prompt), Sampling.taken_from(options)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
-    return asyncio.run(_run(find(model, url), messages, Sampling(**sampling), as_json))
+    return asyncio.run(_run(find(model, url, options), messages, sampling, as_json))
 
 
 def _read_prompt(prompt: str) -> str:

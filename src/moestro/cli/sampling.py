@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 import click
@@ -18,6 +18,11 @@ class Sampling:
     max_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
+
+    @staticmethod
+    def taken_from(options: dict[str, Any]) -> Sampling:
+        """Takes what `sampling_options` parsed out of `options`."""
+        return Sampling(**{field.name: options.pop(field.name) for field in fields(Sampling)})
 
     def to_request(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -17,6 +17,7 @@ from moestro.hardware import Inventory
 from moestro.model import ModelSpec
 from moestro.model.splits import model_name
 from moestro.planning import Alternative, Estimate, Plan, Settings
+from moestro.planning.settings import EMBEDDED
 from moestro.units import format_bytes, format_count, format_rate
 from moestro.words import plain
 
@@ -26,6 +27,13 @@ _SILENT = {
     "unified": False,
     "flash_attention": "auto",
     "context_checkpoints": 0,
+    "engine": EMBEDDED,
+    "threads_batch": None,
+    "batch": None,
+    "repack": True,
+    "load_mode": "auto",
+    "mtp_p_min": 0.0,
+    "ngram": "off",
 }
 """Settings that are shown only when they differ from this."""
 

@@ -12,7 +12,8 @@ from moestro.cli.launch import Prepared
 from moestro.client.endpoint import EndpointClient
 from moestro.doctor.host import Host
 from moestro.doctor.soak import SoakReport, SoakSample
-from moestro.engine.llama_cpp.engine import LlamaCppEngine
+from moestro.engine import Engine
+from moestro.engine.start import make_engine
 from moestro.errors import MoestroError
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
@@ -66,7 +67,7 @@ async def _soak(
 ) -> SoakReport:
     parallel = prepared.plan.settings.parallel
     request = prepared.request()
-    engine = LlamaCppEngine(request)
+    engine = make_engine(request)
     samples: list[SoakSample] = []
     load = _Load()
     begun = time.monotonic()
@@ -89,7 +90,7 @@ async def _soak(
 
 async def _watch(
     prepared: Prepared,
-    engine: LlamaCppEngine,
+    engine: Engine,
     load: _Load,
     seconds: float,
     samples: list[SoakSample],

@@ -83,12 +83,12 @@ def to_stderr(text: str) -> None:
 
 
 async def _up(prepared: Prepared, listener: socket.socket, *, as_json: bool) -> int:
-    from moestro.engine.llama_cpp.engine import LlamaCppEngine
+    from moestro.engine.start import make_engine
     from moestro.gateway.server import serve
     from moestro.gateway.service import Service
 
     request = prepared.request()
-    engine = LlamaCppEngine(request)
+    engine = make_engine(request)
     service = Service(engine, request)
     following: list[asyncio.Task[None]] = []
 
@@ -185,7 +185,11 @@ def _summary(prepared: Prepared, engine: Engine, url: str, first: FirstAnswer) -
         "url": f"{url}/v1",
         "model": prepared.name,
         "path": str(prepared.path),
-        "engine": {"pid": engine.pid, "started_seconds": engine.started_seconds},
+        "engine": {
+            **prepared.plan.engine.to_json(),
+            "pid": engine.pid,
+            "started_seconds": engine.started_seconds,
+        },
         "settings": prepared.plan.settings.to_json(),
         "reasons": [reason.to_json() for reason in prepared.plan.reasons],
         "plan": prepared.plan.to_json(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from moestro.client.sse import DONE, EventSplitter, EventTooLarge, event_data
+from moestro.client.sse import DONE, MAX_EVENT_BYTES, EventSplitter, EventTooLarge, event_data
 from moestro.client.text import valid_text
 from moestro.errors import GatewayError, UsageError
 
@@ -21,16 +22,23 @@ Kind = TypeVar("Kind")
 
 CONNECT_SECONDS = 5.0
 LIST_SECONDS = 10.0
+IDLE_SECONDS = 2.0
+"""How long an idle connection is kept: shorter than the 5 s after which common servers close it,
+so that no request goes out on one that is just being closed."""
 
+_END_SECONDS = 0.1
+_MOST_BODY_BYTES = 16 * 1024 * 1024
 _BROKEN = (aiohttp.ClientError, OSError, EventTooLarge)
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one event added to the answer."""
+    """What one event added to the answer. `call` is part of a tool call: its name or its
+    arguments."""
 
     text: str = ""
     reasoning: str = ""
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,8 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`finish_reason` None means that it was not finished; `usage` None that nobody counted."""
+    """`finish_reason` None means that it was not finished; `usage` None that nobody counted;
+    `engine_timings` are llama.cpp's own, None elsewhere."""
 
     text: str
     reasoning: str
@@ -56,67 +65,111 @@ class Answer:
     finish_reason: str | None
     usage: Mapping[str, Any] | None
     timings: Timings
+    engine_timings: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What every endpoint tells."""
+        data = asdict(self)
+        del data["engine_timings"]
+        return data
 
 
 class AnswerStream:
-    """An answer while it comes. `answer` holds what has come so far, at any moment."""
+    """An answer while it comes. `answer` holds what has come so far, at any moment.
 
-    def __init__(self, response: aiohttp.ClientResponse, url: str, asked_at: float) -> None:
+    Times are of `time.monotonic`: `piece_times` of each piece, `ended_at` of the end. Events that
+    arrived together have one time.
+    """
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        url: str,
+        asked_at: float,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        self.piece_times: list[float] = []
+        self.ended_at: float | None = None
         self._response = response
         self._url = url
         self._asked_at = asked_at
-        self._first_at: float | None = None
-        self._last_at: float | None = None
+        self._max_event_bytes = max_event_bytes
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._model: str | None = None
         self._finish_reason: str | None = None
         self._usage: Mapping[str, Any] | None = None
-        self._complete = False
+        self._engine_timings: Mapping[str, Any] | None = None
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        splitter = EventSplitter()
+        splitter = EventSplitter(self._max_event_bytes)
         try:
             async for chunk in self._response.content.iter_any():
+                arrived_at = time.monotonic()
                 for event in splitter.feed(chunk):
                     data = event_data(event)
                     if data == DONE:
-                        self._complete = True
+                        self.ended_at = arrived_at
+                        await self._read_to_the_end()
                         return
                     if data is not None:
                         piece = self._read(data)
-                        if piece.text or piece.reasoning:
+                        if piece is not None:
+                            self.piece_times.append(arrived_at)
                             yield piece
         except _BROKEN as error:
             raise _broke_off(self._url) from error
-        if not self._complete:
-            raise _broke_off(self._url)
+        raise _broke_off(self._url)
 
-    def _read(self, data: bytes) -> Piece:
+    async def _read_to_the_end(self) -> None:
+        """The end of the body follows the last event; then the connection can serve again."""
+        with suppress(TimeoutError, *_BROKEN):
+            async with asyncio.timeout(_END_SECONDS):
+                while await self._response.content.readany():
+                    pass
+
+    def _read(self, data: bytes) -> Piece | None:
+        """None where the event adds nothing to the answer."""
         event = _json_object(data, self._url)
         if event.get("error") is not None:
             raise _refused(event, 500, self._url)
         self._model = self._field(event, "model", str) or self._model
-        self._usage = self._field(event, "usage", dict) or self._usage
-        choices = self._field(event, "choices", list) or [{}]
+        if "usage" in event:
+            self._usage = self._field(event, "usage", dict) or self._usage
+        if "timings" in event:
+            self._engine_timings = self._field(event, "timings", dict) or self._engine_timings
+        choices = self._field(event, "choices", list)
+        if not choices:
+            return None
         choice = choices[0]
         if not isinstance(choice, dict):
             raise _not_an_endpoint(self._url)
         self._finish_reason = self._field(choice, "finish_reason", str) or self._finish_reason
-        delta = self._field(choice, "delta", dict) or {}
-        piece = Piece(
-            valid_text(self._field(delta, "content", str) or ""),
-            valid_text(self._field(delta, "reasoning_content", str) or ""),
-        )
-        if piece.text or piece.reasoning:
-            self._last_at = time.monotonic()
-            self._first_at = self._first_at or self._last_at
-            self._text.append(piece.text)
-            self._reasoning.append(piece.reasoning)
-        return piece
+        delta = self._field(choice, "delta", dict)
+        if not delta:
+            return None
+        text = self._word(delta, "content")
+        # vLLM's newer releases leave the second half of the name out.
+        reasoning = self._word(delta, "reasoning_content") or self._word(delta, "reasoning")
+        call = self._call(delta) if "tool_calls" in delta else ""
+        if not (text or reasoning or call):
+            return None
+        self._text.append(text)
+        self._reasoning.append(reasoning)
+        return Piece(text, reasoning, call)
+
+    def _word(self, delta: Mapping[str, Any], name: str) -> str:
+        text = self._field(delta, name, str) if name in delta else None
+        return valid_text(text) if text else ""
+
+    def _call(self, delta: Mapping[str, Any]) -> str:
+        words = []
+        for call in self._field(delta, "tool_calls", list) or ():
+            if not isinstance(call, dict):
+                raise _not_an_endpoint(self._url)
+            function = self._field(call, "function", dict) or {}
+            words += [self._field(function, name, str) or "" for name in ("name", "arguments")]
+        return valid_text("".join(words))
 
     def _field(self, data: Mapping[str, Any], name: str, kind: type[Kind]) -> Kind | None:
         value = data.get(name)
@@ -133,29 +186,44 @@ class AnswerStream:
             finish_reason=self._finish_reason,
             usage=self._usage,
             timings=self._timings(),
+            engine_timings=self._engine_timings,
         )
 
     def _timings(self) -> Timings:
-        if self._first_at is None or self._last_at is None:
+        if not self.piece_times:
             return Timings(None, time.monotonic() - self._asked_at, None)
+        first_at, last_at = self.piece_times[0], self.piece_times[-1]
         tokens = (self._usage or {}).get("completion_tokens")
-        seconds = self._last_at - self._first_at
+        seconds = last_at - first_at
         rate = (
             (tokens - 1) / seconds if isinstance(tokens, int) and tokens > 1 and seconds else None
         )
-        return Timings(self._first_at - self._asked_at, self._last_at - self._asked_at, rate)
+        return Timings(first_at - self._asked_at, last_at - self._asked_at, rate)
 
 
 class EndpointClient:
-    """Use as an async context manager."""
+    """Use as an async context manager. Any number of requests may be under way at once; whole
+    answers leave their connections to later ones."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
         self.url = normal_url(url)
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._max_event_bytes = max_event_bytes
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        # The default limit of 100 connections would make further requests wait here, unseen.
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            headers=self._headers,
+        )
         return self
 
     async def __aexit__(
@@ -176,7 +244,7 @@ class EndpointClient:
         timeout = aiohttp.ClientTimeout(total=LIST_SECONDS)
         try:
             async with self._open.get(f"{self.url}/v1/models", timeout=timeout) as response:
-                body = await response.read()
+                body = await _body(response)
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(self.url) from error
         listing = _json_object(body, self.url)
@@ -190,7 +258,7 @@ class EndpointClient:
     @asynccontextmanager
     async def chat(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         *,
         model: str | None = None,
         options: Mapping[str, Any] | None = None,
@@ -209,18 +277,34 @@ class EndpointClient:
         }
         asked_at = time.monotonic()
         try:
-            response = await self._open.post(f"{self.url}/v1/chat/completions", json=request)
-        except aiohttp.ClientConnectorError as error:
+            response = await self._post(f"{self.url}/v1/chat/completions", request)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _unreachable(self.url) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _broke_off(self.url) from error
         try:
             if response.status != 200:
-                body = _json_object(await response.read(), self.url)
-                raise _refused(body, response.status, self.url)
-            yield AnswerStream(response, self.url, asked_at)
+                raise _refused(await self._refusal(response), response.status, self.url)
+            yield AnswerStream(response, self.url, asked_at, self._max_event_bytes)
         finally:
             response.close()
+
+    async def _post(self, address: str, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
+        """Once more where a connection that was kept open turns out to be closed: llama.cpp's
+        server ends some of them after an answer, and a request that meets that end is not read."""
+        try:
+            return await self._open.post(address, json=body)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if isinstance(error, aiohttp.ClientConnectorError):
+                raise
+            return await self._open.post(address, json=body)
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
+        try:
+            body = await _body(response)
+        except _BROKEN as error:
+            raise _broke_off(self.url) from error
+        return _json_object(body, self.url)
 
     @property
     def _open(self) -> aiohttp.ClientSession:
@@ -245,6 +329,16 @@ def normal_url(url: str) -> str:
     if not valid:
         raise UsageError(f"“{url}” is not an HTTP address.", hint="Write http://127.0.0.1:8642.")
     return full.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or as much of one as a sane endpoint would send."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MOST_BODY_BYTES:
+            break
+    return bytes(body)
 
 
 def _json_object(body: bytes, url: str) -> dict[str, Any]:

@@ -37,11 +37,12 @@ class EventSplitter:
         # Only the last three bytes of the old rest can be part of a new event's end.
         start = max(0, len(self._rest) - 3)
         self._rest += chunk
+        ends = [_Ending(self._rest, blank, start) for blank in (b"\n\n", b"\r\n\r\n")]
         events: list[bytes] = []
         done = 0
-        while (end := _end_of_event(self._rest, max(start, done))) is not None:
-            events.append(bytes(self._rest[done:end]))
-            done = end
+        while found := [end for ending in ends if (end := ending.after(done)) is not None]:
+            events.append(bytes(self._rest[done : min(found)]))
+            done = min(found)
         if done:
             del self._rest[:done]
         if len(self._rest) > self._max_event_bytes:
@@ -49,12 +50,20 @@ class EventSplitter:
         return events
 
 
-def _end_of_event(buffer: bytearray, start: int) -> int | None:
-    newline = buffer.find(b"\n\n", start)
-    crlf = buffer.find(b"\r\n\r\n", start)
-    if crlf >= 0 and (newline < 0 or crlf < newline):
-        return crlf + 4
-    return newline + 2 if newline >= 0 else None
+class _Ending:
+    """Where one kind of blank line comes next. What was found is kept until it is passed: a kind
+    that never comes is looked for once per chunk, not once per event."""
+
+    def __init__(self, buffer: bytearray, blank: bytes, start: int) -> None:
+        self._buffer = buffer
+        self._blank = blank
+        self._found = buffer.find(blank, start)
+
+    def after(self, place: int) -> int | None:
+        """The end of the first one that begins at `place` or later."""
+        if 0 <= self._found < place:
+            self._found = self._buffer.find(self._blank, place)
+        return self._found + len(self._blank) if self._found >= 0 else None
 
 
 def event_data(event: bytes) -> bytes | None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -274,8 +275,9 @@ class EngineProcess:
     async def _kill(self) -> None:
         if self._process is None or self._life is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS has none of the dead
+            # It began a session, so its group is it and the server that it may have started.
+            os.killpg(self._process.pid, signal.SIGKILL)
         await asyncio.wait({self._life})
 
 

@@ -5,13 +5,18 @@ The engine is a setting like any other: `Settings.engine` holds the id of one of
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from moestro.planning.settings import EMBEDDED
+from moestro.engine import architectures as names
+from moestro.errors import EngineError, MoestroError, UsageError
+from moestro.planning.settings import EMBEDDED, Family, PlannedEngine, Settings
 
-Family = Literal["llama.cpp", "ik_llama.cpp"]
 Origin = Literal["embedded", "built", "path", "given"]
 
 MTP = "mtp"
@@ -23,6 +28,8 @@ EXPERT_CACHE = "expert-cache"
 SYNTHETIC_ACCEPTANCE = "synthetic-acceptance"
 FEATURES = (MTP, NGRAM, UNIFIED, REPACK, LOAD_MODE, EXPERT_CACHE, SYNTHETIC_ACCEPTANCE)
 """What an engine may be able to do; a setting that needs one of them says so in `needs`."""
+
+PROGRAM = "llama-server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +49,19 @@ class EngineInfo:
     architectures: frozenset[str] | None = None
     devices: tuple[str, ...] = field(default=())
 
+    @property
+    def planned(self) -> PlannedEngine:
+        """What a plan keeps of it."""
+        return PlannedEngine(self.id, self.family, self.version)
+
     def runs(self, architecture: str) -> bool | None:
         """Whether it knows models of that architecture; None where only a try would tell."""
-        return None if self.architectures is None else architecture in self.architectures
+        if self.architectures is None:
+            return None
+        if architecture in self.architectures:
+            return True
+        # A name that nobody here has heard of was not looked for in the binary.
+        return False if architecture in names.KNOWN else None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,4 +77,118 @@ class EngineInfo:
         }
 
 
-__all__ = ["EMBEDDED", "FEATURES", "EngineInfo", "Family", "Origin"]
+def needs(settings: Settings) -> frozenset[str]:
+    """The features without which an engine cannot do what `settings` say.
+
+    To be allowed to repack is no need, not to be allowed is one.
+    """
+    wanted = {
+        MTP: settings.mtp_depth > 0,
+        NGRAM: settings.ngram != "off",
+        UNIFIED: settings.unified and settings.parallel > 1,
+        REPACK: not settings.repack,
+        LOAD_MODE: settings.load_mode != "auto",
+        EXPERT_CACHE: settings.expert_cache_bytes > 0,
+    }
+    return frozenset(name for name, wants in wanted.items() if wants)
+
+
+def embedded() -> EngineInfo:
+    """The engine that comes with moestro. Its devices are not asked for here: see
+    `engine.llama_cpp.devices`.
+
+    Raises:
+        EngineMismatch: it is not installed.
+    """
+    from moestro.engine.llama_cpp.version import installed_version
+
+    return EngineInfo(
+        id=EMBEDDED,
+        family="llama.cpp",
+        version=installed_version(),
+        origin="embedded",
+        architectures=names.EMBEDDED,
+    )
+
+
+def engines() -> tuple[EngineInfo, ...]:
+    """Every engine that is here: the embedded one, those that were built, and the `llama-server` on
+    the PATH. One that cannot be used is left out."""
+    from moestro.engine.build.record import built_engines
+
+    found: list[EngineInfo] = []
+    with contextlib.suppress(EngineError):  # the doctor says so
+        found.append(embedded())
+    built = built_engines()
+    found += built
+    on_path = _on_path({info.program for info in built})
+    return (*found, *([on_path] if on_path is not None else ()))
+
+
+def engine_named(name: str) -> EngineInfo:
+    """The engine that `name` means: an id, or the path of a `llama-server`.
+
+    Raises:
+        UsageError: there is none of that name.
+        EngineError: the file is no llama-server, or the embedded engine is not installed.
+    """
+    if name == EMBEDDED:
+        return embedded()
+    if os.sep in name or name.startswith("~"):
+        from moestro.engine.llama_server.probe import probe
+
+        return probe(Path(name).expanduser())
+    from moestro.engine.build.record import built_engines
+
+    built = built_engines()
+    for info in built:
+        if info.id == name:
+            return info
+    if name == PROGRAM and (path := shutil.which(PROGRAM)) is not None:
+        from moestro.engine.llama_server.probe import probe
+
+        return probe(Path(path), origin="path")
+    raise _nobody(name, (EMBEDDED, *(info.id for info in built)))
+
+
+def _on_path(known: set[Path | None]) -> EngineInfo | None:
+    from moestro.engine.llama_server.probe import probe
+
+    path = shutil.which(PROGRAM)
+    if path is None or any(one is not None and _same(one, Path(path)) for one in known):
+        return None
+    try:
+        return probe(Path(path), origin="path")
+    except MoestroError:  # another program of that name
+        return None
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _nobody(name: str, there: tuple[str, ...]) -> UsageError:
+    near = get_close_matches(name, there, n=1)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    return UsageError(
+        f"There is no engine {name}.",
+        hint=f"{meant}Here are: {', '.join(there)}. The path of a llama-server is one too "
+        f"(./{name} if it lies in this folder).",
+        code="no-such-engine",
+    )
+
+
+__all__ = [
+    "EMBEDDED",
+    "FEATURES",
+    "EngineInfo",
+    "Family",
+    "Origin",
+    "embedded",
+    "engine_named",
+    "engines",
+    "needs",
+]

@@ -7,7 +7,7 @@ import re
 
 from moestro.errors import MoestroError
 from moestro.export.deployment import Deployment
-from moestro.export.flags import RELEASE, server_arguments, unexpressed
+from moestro.export.flags import RELEASE, own_engine, server_arguments, unexpressed
 from moestro.export.model_files import inside
 from moestro.export.target import Unexpressed
 
@@ -71,7 +71,7 @@ def arguments(deployment: Deployment) -> list[str]:
 
 def not_in_a_container(deployment: Deployment) -> tuple[Unexpressed, ...]:
     """What no container of llama.cpp has words for."""
-    found = list(unexpressed(deployment))
+    found = [*own_engine(deployment, "The image"), *unexpressed(deployment)]
     if vendor(deployment) == "apple":
         found.append(
             Unexpressed(

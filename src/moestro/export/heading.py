@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from moestro.export.address import is_loopback
 from moestro.export.deployment import Deployment
-from moestro.export.flags import RELEASE, host_expert_blocks
+from moestro.export.flags import RELEASE, host_expert_blocks, release
 from moestro.export.target import Unexpressed
 from moestro.hardware import Inventory
+from moestro.planning.settings import Family
 from moestro.units import format_bytes
 
 _WIDTH = 96
@@ -36,15 +37,24 @@ def heading(
     return tuple(part for line in lines for part in _wrapped(_one_line(line)))
 
 
-def server_notes(deployment: Deployment) -> tuple[str, ...]:
-    """What to know of any llama-server with these flags."""
-    notes = [f"For llama.cpp {RELEASE}; older releases do not know every flag."]
+def server_notes(deployment: Deployment, family: Family = "llama.cpp") -> tuple[str, ...]:
+    """What to know of any llama-server of that family with these flags."""
+    whose = f"llama.cpp {RELEASE}"
+    if family == deployment.engine.family:
+        whose = release(deployment)
     who = "Every program here" if is_loopback(deployment.host) else "Whoever reaches it"
-    notes.append(
-        f"{who} may use it, unless its environment has a LLAMA_API_KEY. Web pages of other hosts "
-        "than localhost cannot read its answers: --cors-origins lets them."
+    if family == "ik_llama.cpp":
+        key, pages = "--api-key-file names a file with a key", "Web pages of all hosts can, too."
+    else:
+        key = "its environment has a LLAMA_API_KEY"
+        pages = (
+            "Web pages of other hosts than localhost cannot read its answers: --cors-origins lets "
+            "them."
+        )
+    return (
+        f"For {whose}; older releases do not know every flag.",
+        f"{who} may use it, unless {key}. {pages}",
     )
-    return tuple(notes)
 
 
 def comment(lines: Sequence[str], sign: str = "#") -> str:

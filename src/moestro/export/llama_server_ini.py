@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import shlex
 
+from moestro.engine.llama_server.flags import Flag
+from moestro.engine.llama_server.llama_cpp import CORS
 from moestro.export.deployment import Deployment
-from moestro.export.flags import CORS, PROGRAM, Flag, alias, flags, unexpressed
+from moestro.export.flags import PROGRAM, alias, flags, own_engine, unexpressed
 from moestro.export.heading import comment, heading, server_notes
 from moestro.export.target import Exported, File, Target, Unexpressed
 
@@ -74,7 +76,8 @@ def _unsayable(key: str, value: str) -> Unexpressed:
 
 def _left(deployment: Deployment, name: str) -> list[Unexpressed]:
     """What is left of the names that flags have, with the router's own."""
-    found = [entry for entry in unexpressed(deployment) if entry.setting != "name"]
+    found = [*own_engine(deployment, "the router that reads it")]
+    found += [entry for entry in unexpressed(deployment) if entry.setting != "name"]
     if name != deployment.name:
         found.append(
             Unexpressed(

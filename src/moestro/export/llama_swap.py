@@ -14,7 +14,7 @@ import shlex
 from moestro.export.address import host_port
 from moestro.export.allowance import start_seconds
 from moestro.export.deployment import Deployment
-from moestro.export.flags import PROGRAM, alias, flags, unexpressed
+from moestro.export.flags import alias, flags, nameless_engine, program, unexpressed
 from moestro.export.heading import comment, heading
 from moestro.export.target import Exported, File, Target, Unexpressed
 
@@ -27,10 +27,10 @@ DEFAULT_CONCURRENCY = 10
 
 
 def export(deployment: Deployment) -> Exported:
-    left = (*unexpressed(deployment), *_renamed(deployment))
+    left = (*nameless_engine(deployment), *unexpressed(deployment), *_renamed(deployment))
     name = json.dumps(key(deployment), ensure_ascii=False)  # a double-quoted scalar of YAML too
-    command = [PROGRAM]
-    for flag, value in flags(deployment, host=CHILD_HOST):
+    command = [word(program(deployment))]
+    for flag, value in flags(deployment, family=deployment.engine.family, host=CHILD_HOST):
         if flag == "--port":
             command.append(f"{flag} {PORT_MACRO}")
         else:

@@ -12,9 +12,8 @@ import json
 import shlex
 from typing import Any
 
-from moestro.engine.llama_cpp import derived
 from moestro.export.deployment import Deployment
-from moestro.export.flags import flags, host_expert_blocks
+from moestro.export.flags import flags, host_expert_blocks, own_engine
 from moestro.export.location import file_name, is_address, operand
 from moestro.export.target import Exported, File, Target, Unexpressed
 from moestro.gateway.defaults import DEFAULT_HOST
@@ -40,9 +39,23 @@ _OVERRIDES = frozenset(
         "--cache-ram",
         "--cache-idle-slots",
         "--no-cache-idle-slots",
+        "--repack",
+        "--no-repack",
+        "--load-mode",
+        "--spec-type",
+        "--spec-draft-p-min",
     )
 )
 """Flags that no field says, or not exactly."""
+
+_OVERRIDDEN = (
+    ("threads_batch", None, "have one number of threads"),
+    ("repack", True, "do as their runtime likes"),
+    ("load_mode", "auto", "map the file"),
+    ("ngram", "off", "draft with MTP or not at all"),
+    ("mtp_p_min", 0.0, "have a bound of their own"),
+)
+"""Settings that only a flag says, with their usual value and what happens elsewhere."""
 
 _SERVERS_PROMPT_CACHE_BYTES = 8192 * MIB
 _RUNTIME = "only LM Studio's llama-server runtimes read it, from argumentsOverride; "
@@ -76,7 +89,7 @@ def _fields(pairs: list[tuple[str, Any]]) -> list[dict[str, Any]]:
 
 def _load(deployment: Deployment) -> list[tuple[str, Any]]:
     settings = deployment.settings
-    batch = derived.batch(settings, accelerated=deployment.gpus > 0)
+    batch = settings.tokens_at_once(accelerated=deployment.gpus > 0)
     # A shared cache is as long as a context; without sharing, each stream gets one of its own.
     context = settings.context * (settings.parallel if settings.unified else 1)
     found: list[tuple[str, Any]] = [
@@ -153,7 +166,7 @@ def _share(part: int, whole: int) -> float | str:
 
 def _unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
     settings, model = deployment.settings, deployment.plan.model
-    found: list[Unexpressed] = []
+    found: list[Unexpressed] = [*own_engine(deployment, "LM Studio")]
 
     def left(setting: str, planned: str, instead: str) -> None:
         found.append(Unexpressed(setting, planned, instead))
@@ -189,6 +202,9 @@ def _unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
             format_bytes(settings.expert_cache_bytes),
             f"{_RUNTIME}without it there is none, and experts in main memory are computed there.",
         )
+    for setting, usual, others in _OVERRIDDEN:
+        if (value := getattr(settings, setting)) not in (None, usual):
+            left(setting, str(value), f"{_RUNTIME}the others {others}.")
     for setting in ("cache_type_k", "cache_type_v"):
         if (name := getattr(settings, setting)) not in CACHE_TYPES:
             left(setting, name, f"{_RUNTIME}the others take f16.")

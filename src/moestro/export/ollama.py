@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 import shlex
 
-from moestro.engine.llama_cpp import derived
 from moestro.export.address import host_port, url
 from moestro.export.allowance import start_seconds
 from moestro.export.deployment import Deployment
-from moestro.export.flags import flags
+from moestro.export.flags import flags, own_engine
 from moestro.export.heading import comment, heading
 from moestro.export.location import file_name, is_address
 from moestro.export.target import Exported, File, Target, Unexpressed
@@ -43,6 +42,8 @@ _VARIABLES = {
     "--split-mode": "LLAMA_ARG_SPLIT_MODE",
     "--tensor-split": "LLAMA_ARG_TENSOR_SPLIT",
     "--n-cpu-moe": "LLAMA_ARG_N_CPU_MOE",
+    "--repack": "LLAMA_ARG_REPACK",
+    "--spec-draft-p-min": "LLAMA_ARG_SPEC_DRAFT_P_MIN",
 }
 """Flags that Ollama itself never gives to llama-server."""
 
@@ -146,7 +147,7 @@ def _path(path: str) -> str:
 def _batch(deployment: Deployment) -> int:
     """Ollama has one number for what llama-server has two for; the memory goes by the smaller."""
     settings = deployment.settings
-    return max(settings.ubatch, derived.outputs(settings))
+    return max(settings.ubatch, settings.outputs)
 
 
 def _gpu_layers(deployment: Deployment) -> int:
@@ -158,8 +159,8 @@ def _gpu_layers(deployment: Deployment) -> int:
 
 def _unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
     settings, model = deployment.settings, deployment.plan.model
-    batch = derived.batch(settings, accelerated=deployment.gpus > 0)
-    found: list[Unexpressed] = []
+    batch = settings.tokens_at_once(accelerated=deployment.gpus > 0)
+    found: list[Unexpressed] = [*own_engine(deployment, "Ollama")]
 
     def left(setting: str, planned: str, instead: str) -> None:
         found.append(Unexpressed(setting, planned, instead))
@@ -195,6 +196,16 @@ def _unexpressed(deployment: Deployment) -> tuple[Unexpressed, ...]:
             f"Ollama has one size for both batches, {_batch(deployment):,}, and reads prompts in "
             "steps of it.",
         )
+    if settings.threads_batch not in (None, settings.threads):
+        left(
+            "threads_batch",
+            str(settings.threads_batch),
+            f"Ollama has one number of threads, {settings.threads}.",
+        )
+    if settings.load_mode != "auto":
+        left("load_mode", settings.load_mode, "Ollama maps the file, or not, as it likes.")
+    if settings.ngram != "off":
+        left("ngram", settings.ngram, "Ollama drafts with MTP or not at all.")
     if deployment.gpus and settings.expert_cache_bytes:
         left(
             "expert_cache_bytes",

@@ -10,12 +10,14 @@ import re
 import shlex
 from collections.abc import Iterator
 
+from moestro.engine.llama_server.flags import Flag
 from moestro.export.address import is_loopback, url
 from moestro.export.allowance import memory_limit_bytes, start_seconds
 from moestro.export.container import READABLE, safe_name, unlimited, vendors
 from moestro.export.deployment import Deployment
-from moestro.export.flags import RELEASE, Flag, flags, unexpressed
+from moestro.export.flags import flags, release, unexpressed
 from moestro.export.heading import comment, heading
+from moestro.export.location import operand
 from moestro.export.model_files import ModelFiles
 from moestro.export.target import Exported, File, Target, Unexpressed
 from moestro.units import MIB
@@ -39,7 +41,7 @@ def export(deployment: Deployment) -> Exported:
         left,
         (
             *files.steps(),
-            f"Install llama.cpp {RELEASE} as {PROGRAM}, or change ExecStart.",
+            _installing(deployment),
             READABLE,
             f"sudo install --mode 644 {unit} /etc/systemd/system/",
             f"sudo systemctl daemon-reload && sudo systemctl enable --now {unit}",
@@ -50,6 +52,13 @@ def export(deployment: Deployment) -> Exported:
 
 
 TARGET = Target("systemd", "systemd: unit for llama-server", export)
+
+
+def _installing(deployment: Deployment) -> str:
+    """The unit sees no homes, so the program has to lie elsewhere, whatever engine it is."""
+    if deployment.program is None:
+        return f"Install {release(deployment)} as {PROGRAM}, or change ExecStart."
+    return f"sudo install {shlex.quote(operand(deployment.program))} {PROGRAM}"
 
 
 def _elsewhere(deployment: Deployment) -> tuple[Unexpressed, ...]:
@@ -67,7 +76,12 @@ def _elsewhere(deployment: Deployment) -> tuple[Unexpressed, ...]:
 
 def _lines(deployment: Deployment, files: ModelFiles, unit: str) -> Iterator[str]:
     name = deployment.name.replace("%", "%%")
-    arguments = flags(deployment, model_path=files.model, projector_path=files.projector)
+    arguments = flags(
+        deployment,
+        family=deployment.engine.family,
+        model_path=files.model,
+        projector_path=files.projector,
+    )
     start = start_seconds(deployment)
     yield "[Unit]"
     yield f"Description=llama-server with {name.rstrip(chr(92))}"
@@ -95,8 +109,11 @@ def _lines(deployment: Deployment, files: ModelFiles, unit: str) -> Iterator[str
     yield "KillMode=mixed"
     yield "Restart=on-failure"
     yield f"RestartSec={_RESTART_SECONDS}"
-    yield "# LLAMA_API_KEY=… in this file, readable for root alone, asks clients for a key."
-    yield f"EnvironmentFile=-/etc/llama-server/{unit.removesuffix('.service')}.env"
+    if deployment.engine.family == "ik_llama.cpp":
+        yield "# --api-key-file, with a file that this unit can read, asks clients for a key."
+    else:
+        yield "# LLAMA_API_KEY=… in this file, readable for root alone, asks clients for a key."
+        yield f"EnvironmentFile=-/etc/llama-server/{unit.removesuffix('.service')}.env"
     yield ""
     yield from _limits(deployment)
     yield ""

@@ -12,6 +12,7 @@ import math
 import shlex
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
 from moestro.export.address import url
 from moestro.export.deployment import Deployment
@@ -20,7 +21,7 @@ from moestro.export.heading import comment, heading
 from moestro.export.location import file_name, is_address, is_safetensors, operand
 from moestro.export.model_files import MODELS_FOLDER
 from moestro.export.target import Exported, File, Target, Unexpressed
-from moestro.planning.settings import CacheType, Settings
+from moestro.planning.settings import EMBEDDED, CacheType, Settings
 from moestro.units import GIB, format_bytes
 
 FILE = "vllm-serve.sh"
@@ -32,6 +33,8 @@ _LEAST_STEP = 2048
 """Tokens: vLLM's own default. Below the block of a hybrid's cache, which may hold over a thousand
 tokens, it could schedule no step."""
 _MOST_UTILIZATION = 0.95
+_NGRAM_DRAFTS = 8
+"""Tokens that vLLM may draft from the text at once: each is room that every step has to leave."""
 _OWN_BYTES = 2 * GIB
 """Assumed: what vLLM takes of a GPU for activations and captured graphs beyond the plan."""
 _NO_OPTION_LEAST_BYTES = GIB // 100
@@ -88,14 +91,18 @@ def _options(deployment: Deployment) -> Iterator[Option]:
     if _is_quantized(settings):
         yield "--kv-cache-dtype", _QUANTIZED_CACHE
     yield from _placement(deployment)
+    drafts: dict[str, Any] | None = None
     if settings.mtp_depth:
         drafts = {"method": "mtp", "num_speculative_tokens": settings.mtp_depth}
+    elif settings.ngram != "off":
+        drafts = {"method": "ngram", "num_speculative_tokens": _NGRAM_DRAFTS}
+    if drafts is not None:
         yield "--speculative-config", json.dumps(drafts)
 
 
 def _step(settings: Settings) -> int:
     """Tokens of one step, with room for one of every stream and its drafts."""
-    return max(settings.ubatch, _LEAST_STEP, settings.parallel * (1 + settings.mtp_depth))
+    return max(settings.ubatch, _LEAST_STEP, settings.outputs)
 
 
 def _is_quantized(settings: Settings) -> bool:
@@ -169,12 +176,45 @@ def _unexpressed(deployment: Deployment) -> Iterator[Unexpressed]:
         "vLLM takes its threads from the environment: OMP_NUM_THREADS, and on CPUs "
         "VLLM_CPU_OMP_THREADS_BIND.",
     )
+    if settings.threads_batch not in (None, settings.threads):
+        yield Unexpressed(
+            "threads_batch",
+            str(settings.threads_batch),
+            "vLLM reads prompts and writes answers on the same threads.",
+        )
+    yield from _about_the_engine(deployment)
     if settings.flash_attention != "auto":
         yield Unexpressed(
             "flash_attention",
             settings.flash_attention,
             "vLLM chooses its attention kernels itself; --attention-backend names one.",
         )
+
+
+def _about_the_engine(deployment: Deployment) -> Iterator[Unexpressed]:
+    settings = deployment.settings
+    if deployment.engine.id != EMBEDDED:
+        yield Unexpressed("engine", deployment.engine.id, "vLLM is an engine of its own.")
+    if settings.batch is not None:
+        yield Unexpressed(
+            "batch", f"{settings.batch:,}", f"A step of vLLM holds {_step(settings):,} tokens."
+        )
+    if not settings.repack:
+        yield Unexpressed("repack", "off", "vLLM lays weights out in its own way.")
+    if settings.load_mode != "auto":
+        how = "vLLM reads the weights into memory of its own; --load-format chooses a reader."
+        yield Unexpressed("load_mode", settings.load_mode, how)
+    if settings.ngram != "off":
+        how = (
+            "MTP drafts alone: vLLM has one way to draft at a time."
+            if settings.mtp_depth
+            else "vLLM has one kind of drafts from the text, here of "
+            f"{_NGRAM_DRAFTS} tokens at most."
+        )
+        yield Unexpressed("ngram", settings.ngram, how)
+    if settings.mtp_depth and settings.mtp_p_min:
+        how = "vLLM drafts to the full depth, whatever the probability."
+        yield Unexpressed("mtp_p_min", f"{settings.mtp_p_min:g}", how)
 
 
 def _about_the_model(deployment: Deployment) -> Iterator[Unexpressed]:

@@ -164,7 +164,7 @@ def compute_bytes(
     `every_token_outputs` counts logits for every token of a batch, as the engine's other programs
     want them; its server wants one row for each stream and draft.
     """
-    outputs = settings.parallel * (1 + settings.mtp_depth)
+    outputs = settings.outputs
     if every_token_outputs:
         outputs = _batch(settings)
     return _Buffers(shape, settings, placement, gpus, outputs).by_device(shape)
@@ -314,7 +314,8 @@ def _copies_bytes(shape: GraphShape, settings: Settings) -> int:
 
 
 def _batch(settings: Settings) -> int:
-    return min(settings.ubatch, settings.context * settings.parallel)
+    at_once = settings.tokens_at_once(accelerated=False)  # of which several ubatches may be made
+    return min(settings.ubatch, at_once, settings.context * settings.parallel)
 
 
 def _cells(settings: Settings) -> int:

@@ -8,7 +8,7 @@ from moestro.findings import Finding, Severity
 from moestro.planning.expert_cache import expert_cache
 from moestro.planning.placement import HOST, expert_blocks
 from moestro.planning.planner import Planner, Trial
-from moestro.planning.settings import INT_MAX
+from moestro.planning.settings import INT_MAX, PlannedEngine
 from moestro.units import format_bytes
 
 MOST_STREAMS = 256
@@ -27,6 +27,7 @@ def concerns(planner: Planner, trial: Trial, nearest: Sequence[str] | None) -> t
         *_context(planner, trial),
         *_contradictions(planner, trial),
         *_unknowns(planner, trial),
+        *_engines(planner, trial),
     )
 
 
@@ -172,3 +173,32 @@ def _unknowns(planner: Planner, trial: Trial) -> Iterator[Finding]:
                 None,
                 "Describe the machine in a file and give it with --hardware.",
             )
+
+
+def _engines(planner: Planner, trial: Trial) -> Iterator[Finding]:
+    engine = planner.engine
+    if engine.family != "llama.cpp" and trial.speed is not None:
+        yield Finding(
+            Severity.INFO,
+            "speed-of-another-engine",
+            f"The speed is forecast for llama.cpp, not for {engine.family}",
+            f"{engine.id} may be faster or slower",
+            "moestro tune measures it; moestro bench measures what runs.",
+        )
+
+
+def engine_changed(planned: PlannedEngine, here: PlannedEngine) -> Finding | None:
+    """What to say of a plan whose engine is another one by now."""
+    was, now = (
+        version and version.partition("+")[0] for version in (planned.version, here.version)
+    )
+    if was in (None, now) and planned.family == here.family:
+        return None
+    return Finding(
+        Severity.WARN,
+        "plan-of-another-engine",
+        "The plan was made with another version of its engine",
+        f"{planned.id}: {planned.family} {planned.version or 'unknown'} planned, "
+        f"{here.family} {here.version or 'unknown'} here",
+        "Plan again: moestro plan MODEL --json. What was tuned has to be measured again.",
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from moestro.planning.placement import HOST, block_count, expert_blocks
 from moestro.planning.planner import Planner, Streams, Trial
 from moestro.planning.search import split
-from moestro.planning.settings import Reason, Source
+from moestro.planning.settings import Reason, Settings, Source
 from moestro.units import format_bytes
 
 ASKED = "you asked for it"
@@ -45,6 +45,7 @@ class _Explainer:
         self.expert_cache()
         self.mtp()
         self.bounds()
+        self.obeyed()
         return tuple(self.found)
 
     def ubatch(self) -> None:
@@ -193,6 +194,18 @@ class _Explainer:
         else:
             total = format_bytes(each * settings.context_checkpoints * settings.parallel)
             self.because("context_checkpoints", f"they take {total} at most", "computed")
+
+    def obeyed(self) -> None:
+        """Settings that are only looked at where they are not as usual."""
+        settings, wishes, usual = self.trial.settings, self.planner.wishes, Settings(1, 1, 1)
+        for name in _OBEYED:
+            if getattr(settings, name) != getattr(usual, name):
+                asked = getattr(wishes, name) is not None
+                why = ASKED if asked else "the engine that settings were measured with"
+                self.because(name, why, "assumed")
+
+
+_OBEYED = ("engine", "threads_batch", "batch", "repack", "load_mode", "mtp_p_min", "ngram")
 
 
 def _fewer_than(wish: int) -> str:

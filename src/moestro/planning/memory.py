@@ -21,7 +21,7 @@ from moestro.planning.compute_buffer import GraphShape
 from moestro.planning.engine_memory import DeviceMemory, EngineMemory
 from moestro.planning.expert_cache import expert_cache
 from moestro.planning.placement import HOST, Placement, gpu_name
-from moestro.planning.settings import Settings, Source
+from moestro.planning.settings import Family, Settings, Source
 from moestro.planning.weights import GPU_ALIGNMENT, GPU_ROW, Weights, repacked_types
 from moestro.units import MIB
 
@@ -43,6 +43,10 @@ MARGIN_BYTES = 256 * MIB
 """Left free on each device: pools for temporary copies, fragmentation, other programs."""
 
 _MOST_KNOWN = 16
+
+READ_WEIGHTS = "weights, read"
+"""The kind of line for weights in memory of the engine's own, which cannot be dropped; those of the
+kind "weights" lie in the file's own pages."""
 
 DRAFT_CACHE_TYPE = "f16"
 """A draft context keeps its cache in the engine's default, whatever the trunk's type is."""
@@ -159,12 +163,14 @@ def ledger(
     inventory: Inventory,
     placement: Placement,
     engine: EngineMemory | None = None,
+    *,
+    family: Family = "llama.cpp",
 ) -> Ledger:
-    """What `model` takes with `settings` where `placement` puts it.
+    """What `model` takes with `settings` where `placement` puts it, in an engine of `family`.
 
     `engine` is the engine's dry run of the same settings, if there is one.
     """
-    return _Book(model, settings, inventory, placement, engine).closed()
+    return _Book(model, settings, inventory, placement, engine, family).closed()
 
 
 class _Book:
@@ -175,12 +181,14 @@ class _Book:
         inventory: Inventory,
         placement: Placement,
         engine: EngineMemory | None,
+        family: Family,
     ) -> None:
         self.model = model
         self.settings = settings
         self.inventory = inventory
         self.placement = placement
         self.engine = engine
+        self.in_place = family == "ik_llama.cpp"
         self.lines: list[Line] = []
         self.with_mtp = settings.mtp_depth > 0 and model.mtp_layers > 0
         gpus = max(len(inventory.gpus), len(placement.devices) - 1)
@@ -241,17 +249,27 @@ class _Book:
         """Repacked weights lie in a layout made for this CPU, in memory of their own."""
         repacked = device.weights_repacked_bytes
         plain = device.weights_bytes - repacked
-        self._add(device.device, "weights", "weights", plain, source, note)
+        kind = "weights"
+        if device.device == HOST and self._read:
+            kind, note = READ_WEIGHTS, f"{note}; read into memory of the engine's own"
+        self._add(device.device, "weights", kind, plain, source, note)
         self._add(
             device.device, "weights", "weights, repacked", repacked, source,
             "copied into a layout for this processor; the file's own pages can be dropped",
         )  # fmt: skip
 
+    @property
+    def _read(self) -> bool:
+        """Whether the engine reads weights into memory of its own instead of mapping the file."""
+        settings = self.settings
+        return settings.load_mode in ("none", "mlock") or (self.in_place and settings.repack)
+
     def _by_formula(self) -> None:
         weights = weights_of(self.model)
         # With a GPU the engine keeps the host's weights ready for copies to it.
         alone = len(self.names) == 1
-        types = repacked_types(self.inventory.cpu) if alone else frozenset()
+        copies = alone and self.settings.repack and not self.in_place
+        types = repacked_types(self.inventory.cpu) if copies else frozenset()
         sizes = weights.by_device(self.placement, with_mtp=self.with_mtp, repacks=types)
         repacked = weights.repacked_bytes(self.placement, with_mtp=self.with_mtp, types=types)
         for name, size_bytes in sizes.items():
@@ -334,19 +352,18 @@ class _Book:
         """Rows of logits that a step hands over, and hidden states for the draft."""
         settings, vocabulary = self.settings, self.model.vocabulary or 0
         hidden = self.model.embedding_length or 0
-        rows = settings.parallel * (1 + settings.mtp_depth)
+        rows = settings.outputs
         size_bytes = 4 * rows * vocabulary
         if self.with_mtp:
-            size_bytes += 4 * hidden * self._batch(rows)
+            size_bytes += 4 * hidden * self._batch()
         self._add(HOST, "compute", "outputs", size_bytes, "computed", f"{rows} rows of logits")
         if self.with_mtp:
             draft = 4 * settings.parallel * (4 * vocabulary + 1 + hidden)
             self._add(HOST, "other", "draft outputs", draft, "computed")
 
-    def _batch(self, rows: int) -> int:
+    def _batch(self) -> int:
         settings = self.settings
-        accelerated = len(self.placement.devices) > 1
-        batch = max(2048 if accelerated else 0, settings.ubatch, rows)
+        batch = settings.tokens_at_once(accelerated=len(self.placement.devices) > 1)
         return min(batch, settings.context * settings.parallel)
 
     def _base(self) -> None:

@@ -14,7 +14,7 @@ from moestro.planning.explain import reasons
 from moestro.planning.forecaster import MtpGain, Speed, request_seconds
 from moestro.planning.memory import Ledger
 from moestro.planning.planner import Planner, Trial
-from moestro.planning.settings import Reason, Settings
+from moestro.planning.settings import PlannedEngine, Reason, Settings
 from moestro.planning.workload import Workload
 
 VERSION = 1
@@ -29,6 +29,7 @@ class Plan:
     hardware: Inventory
     workload: Workload
     settings: Settings
+    engine: PlannedEngine
     fits: bool | None
     ledger: Ledger
     speed: Speed | None
@@ -49,6 +50,7 @@ class Plan:
             "version": VERSION,
             "model": _model_json(self.model),
             "hardware": self.hardware.to_json(),
+            "engine": self.engine.to_json(),
             "workload": self.workload.to_json(),
             "fits": self.fits,
             "memory": [device.to_json() for device in self.ledger.devices],
@@ -74,6 +76,7 @@ def make_plan(planner: Planner, *, with_alternatives: bool = True) -> Plan:
         hardware=planner.machine,
         workload=trial.workload,
         settings=trial.settings,
+        engine=planner.engine,
         fits=trial.verdict,
         ledger=trial.ledger,
         speed=trial.speed,
@@ -96,6 +99,7 @@ def replay(planner: Planner, settings: Settings, reasons: tuple[Reason, ...] = (
         hardware=planner.machine,
         workload=trial.workload,
         settings=settings,
+        engine=planner.engine,
         fits=trial.verdict,
         ledger=trial.ledger,
         speed=trial.speed,

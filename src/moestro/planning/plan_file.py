@@ -8,6 +8,7 @@ would obey, and what belongs together has to fit together.
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -22,9 +23,11 @@ from moestro.planning.plan import VERSION, Plan
 from moestro.planning.settings import (
     INT_MAX,
     CacheType,
+    Family,
     FlashAttention,
     LoadMode,
     Ngram,
+    PlannedEngine,
     Reason,
     Settings,
     Source,
@@ -93,6 +96,7 @@ class PlanFile:
     hardware: Inventory
     workload: Workload
     settings: Settings
+    engine: PlannedEngine
     fits: bool | None
     memory: tuple[PlannedMemory, ...]
     reasons: tuple[Reason, ...]
@@ -156,14 +160,16 @@ class PlanFile:
 
 
 def _plan_file(value: dict[str, Any]) -> PlanFile:
-    for part in ("model", "hardware", "reasons", "settings"):
-        _check_texts(value[part], part)
+    for part in ("model", "hardware", "reasons", "settings", "engine"):
+        _check_texts(value.get(part), part)
     workload = {name: _whole(value["workload"], name, 0) for name in _names(Workload)}
+    settings = _settings(value["settings"])
     found = PlanFile(
         model=_model(value["model"]),
         hardware=Inventory.from_json(value["hardware"]),
         workload=Workload(**workload),
-        settings=_settings(value["settings"]),
+        settings=settings,
+        engine=_engine(value, settings),
         fits=_one_of(value["fits"], (True, False, None), "fits"),
         memory=tuple(_memory(device) for device in value["memory"]),
         reasons=tuple(
@@ -313,6 +319,23 @@ def _settings(value: dict[str, Any]) -> Settings:
         else:
             found[name] = _whole(value, name, 1 if name in _AT_LEAST_ONE else 0)
     return Settings(**found)
+
+
+def _engine(value: dict[str, Any], settings: Settings) -> PlannedEngine:
+    """What the plan says of its engine; plans of before that have one had the embedded one."""
+    said = value.get("engine")
+    if said is None:
+        return PlannedEngine.called(settings.engine)
+    found = PlannedEngine(
+        _text(said, "id"),
+        _one_of(said["family"], get_args(Family), "family"),
+        _text_or_none(said, "version"),
+    )
+    if os.sep in found.id and not os.path.isabs(found.id):
+        raise ValueError(f"engine is {found.id!r}, which is another program in every folder")
+    if found.id != settings.engine:
+        raise ValueError(f"engine is {found.id!r}, and the settings have {settings.engine!r}")
+    return found
 
 
 def _probability(value: dict[str, Any], name: str) -> float:

@@ -21,7 +21,7 @@ from moestro.planning.forecaster import MachineSpeed, Speed
 from moestro.planning.memory import Ledger, bound_lines, ledger
 from moestro.planning.placement import HOST, Placement, gpu_capacities, place
 from moestro.planning.search import UBATCHES, Space, allowed, cached, search
-from moestro.planning.settings import CacheType, Settings
+from moestro.planning.settings import EMBEDDED, CacheType, PlannedEngine, Settings
 from moestro.planning.wishes import Wishes
 from moestro.planning.workload import Workload
 
@@ -152,7 +152,8 @@ class Planner:
     """Chooses settings for one model on one machine.
 
     `forecaster` and `ask_engine` are how this pure part learns of rates and of the engine; the
-    latter answers None where there is no engine to ask.
+    latter answers None where there is no engine to ask. `engine` is what the wishes' engine turned
+    out to be, or else what its name tells.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Planner:
         wishes: Wishes,
         forecaster: MachineSpeed,
         ask_engine: AskEngine | None = None,
+        engine: PlannedEngine | None = None,
     ) -> None:
         self.model = model
         self.machine = inventory
@@ -169,6 +171,7 @@ class Planner:
         self.wishes = wishes
         self.forecaster = forecaster
         self.ask_engine = ask_engine
+        self.engine = engine or PlannedEngine.called(wishes.engine or EMBEDDED)
         self.gpu_bytes = gpu_capacities(self.inventory)
         self.corrections: dict[str, int] = {}
         self._last: Settings | None = None
@@ -182,7 +185,8 @@ class Planner:
         return self._like(model, self.wishes)
 
     def _like(self, model: ModelSpec, wishes: Wishes) -> Planner:
-        other = Planner(model, self.machine, wishes, self.forecaster.for_model(model))
+        forecaster = self.forecaster.for_model(model)
+        other = Planner(model, self.machine, wishes, forecaster, engine=self.engine)
         other.corrections, other._last = dict(self.corrections), self._last
         return other
 
@@ -227,6 +231,13 @@ class Planner:
             flash_attention=wishes.flash_attention or "auto",
             unified=wishes.unified,
             mtp_depth=wishes.mtp or 0,
+            engine=self.engine.id,
+            threads_batch=wishes.threads_batch,
+            batch=wishes.batch,
+            repack=wishes.repack is not False,
+            load_mode=wishes.load_mode or "auto",
+            mtp_p_min=wishes.mtp_p_min or 0.0,
+            ngram=wishes.ngram or "off",
         )
         space = self._space(ubatches)
         found = search(self.model, space, base, self.trial)
@@ -258,7 +269,7 @@ class Planner:
         placement = place(self.model, settings, self.gpu_bytes)
         if not placement.expert_blocks_on_host:  # the engine refuses a cache for nothing
             settings = replace(settings, expert_cache_bytes=0)
-        bare = ledger(self.model, settings, self.inventory, placement, engine)
+        bare = self._ledger(settings, placement, engine)
         learned = {} if engine is not None else self.corrections
         return self._tried(self._bounded(settings, bare, learned), placement, bare, learned)
 
@@ -267,8 +278,14 @@ class Planner:
         engine is asked where there is one."""
         says = self.ask_engine(settings) if self.ask_engine is not None else None
         placement = place(self.model, settings, self.gpu_bytes)
-        bare = ledger(self.model, _without_bounds(settings), self.inventory, placement, says)
+        bare = self._ledger(_without_bounds(settings), placement, says)
         return self._tried(settings, placement, bare, {} if says is not None else self.corrections)
+
+    def _ledger(
+        self, settings: Settings, placement: Placement, says: EngineMemory | None
+    ) -> Ledger:
+        family = self.engine.family
+        return ledger(self.model, settings, self.inventory, placement, says, family=family)
 
     def _tried(
         self, settings: Settings, placement: Placement, bare: Ledger, learned: Mapping[str, int]

@@ -12,8 +12,38 @@ Ngram = Literal["off", "simple", "map-k", "map-k4v", "mod", "cache"]
 Source = Literal["measured", "file", "computed", "assumed", "user"]
 
 
+Family = Literal["llama.cpp", "ik_llama.cpp"]
+"""Whose server an engine is: what its settings mean, and how it takes memory."""
+
 EMBEDDED = "embedded"
 """The engine that comes with moestro; see `moestro.engine.registry` for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEngine:
+    """The engine that a plan was made for. `version` is None where it was not said."""
+
+    id: str = EMBEDDED
+    family: Family = "llama.cpp"
+    version: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        return asdict(self)
+
+    @staticmethod
+    def called(name: str) -> PlannedEngine:
+        """What an id tells by itself: those that moestro built begin with their family's name."""
+        return PlannedEngine(
+            name, "ik_llama.cpp" if name.startswith("ik_llama.cpp") else "llama.cpp"
+        )
+
+
+NGRAM_DRAFTS: dict[Ngram, int] = {
+    "off": 0, "simple": 48, "map-k": 48, "map-k4v": 48, "mod": 64, "cache": 8,
+}  # fmt: skip
+"""Tokens that a draft from the text has at most (`common_speculative_n_max`, its defaults)."""
+
+ACCELERATED_BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +96,28 @@ class Settings:
     load_mode: LoadMode = "auto"
     mtp_p_min: float = 0.0
     ngram: Ngram = "off"
+
+    @property
+    def drafts(self) -> int:
+        """Tokens that a stream may have drafted at once; two ways to draft take turns."""
+        return max(self.mtp_depth, NGRAM_DRAFTS[self.ngram])
+
+    @property
+    def outputs(self) -> int:
+        """One next token of every stream, drafts included."""
+        return self.parallel * (1 + self.drafts)
+
+    def tokens_at_once(self, *, accelerated: bool) -> int:
+        """The engine's batch: `batch`, or what follows from the others.
+
+        A stream's next token waits for the whole batch that holds another stream's prompt. On a CPU
+        one of 2048 tokens takes seconds and is no faster than its parts; several GPUs need it
+        whole. Below one output of every stream, drafts included, the engine ends on a failed
+        assertion.
+        """
+        if self.batch is not None:
+            return max(self.batch, self.outputs)
+        return max(ACCELERATED_BATCH if accelerated else 0, self.ubatch, self.outputs)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moestro.planning.settings import CacheType, FlashAttention
+from moestro.planning.settings import CacheType, FlashAttention, LoadMode, Ngram
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """None leaves the choice to the planner.
+    """None leaves the choice to the planner. `engine` is its id, or the path of a program.
 
     `budget_bytes` bounds what the model may take of each kind of memory beyond what the machine
     allows: host memory on a host without GPUs, each GPU's own memory otherwise.
@@ -21,6 +21,13 @@ class Wishes:
     unified: bool = False
     ubatch: int | None = None
     threads: int | None = None
+    threads_batch: int | None = None
+    batch: int | None = None
+    repack: bool | None = None
+    load_mode: LoadMode | None = None
+    ngram: Ngram | None = None
+    mtp_p_min: float | None = None
+    engine: str | None = None
     gpu_layers: int | None = None
     cpu_expert_layers: int | None = None
     expert_cache_bytes: int | None = None

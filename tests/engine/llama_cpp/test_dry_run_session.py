@@ -148,3 +148,21 @@ def test_no_room_for_temporary_files(tiny_moe: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tempfile.TemporaryDirectory", full)
     with DryRun(tiny_moe, ()) as run, pytest.raises(EngineStartFailed, match="No space left"):
         run.memory(SETTINGS)
+
+
+def test_repacking_and_batches_are_asked_for(tmp_path: Path):
+    """Without repacking no weights are kept in a layout of this processor's; a batch below the
+    ubatch is the one that is laid out; drafts from the text take rows of logits."""
+    path = write_header(PUBLISHED["Qwen3-30B-A3B"]().with_vocabulary(512), tmp_path / "m.gguf")
+    settings = replace(SETTINGS, context=4096)
+    with DryRun(path, ()) as run:
+        usual = run.memory(settings)
+        plain = run.memory(replace(settings, repack=False))
+        small = run.memory(replace(settings, batch=64))
+        assert small == run.memory(replace(settings, ubatch=64))
+        drafting = run.memory(replace(settings, ngram="simple"))
+    assert plain.devices[0].weights_repacked_bytes == 0
+    assert usual.devices[0].weights_repacked_bytes >= 0
+    assert plain.devices[0].weights_bytes <= usual.devices[0].weights_bytes
+    assert small.devices[0].compute_bytes < usual.devices[0].compute_bytes
+    assert drafting.devices[0].compute_bytes >= usual.devices[0].compute_bytes

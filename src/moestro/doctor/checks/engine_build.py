@@ -1,7 +1,7 @@
 """The engine's build against the processor's instructions.
 
 The published build for processors is compiled for AVX2 (x86-64) or for the first ARMv8 and takes no
-more on newer ones; a build made on the machine takes all (`GGML_NATIVE`, on by default there).
+more on newer ones; `moestro engines build` makes one of the same release that does.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from moestro.engine.llama_cpp.version import EXPECTED_VERSION, PACKAGE
 from moestro.errors import MoestroError
 from moestro.findings import Finding, Severity
 
-_WORTH_A_BUILD = ("AVX-VNNI", "AVX-512", "AVX-512-VNNI", "AVX-512-BF16", "AMX-INT8", "DOTPROD",
-                  "I8MM")  # fmt: skip
-"""What ggml has faster products of quantized weights for; wider sets bring little beside them."""
+_WORTH_A_BUILD = ("AVX-VNNI", "AVX-512", "AVX-512-VNNI", "AVX-512-BF16", "DOTPROD", "I8MM")
+"""What ggml has faster products of quantized weights for; wider sets bring little beside them. AMX
+is not among them: a build of this release with it crashed on Q8_0 weights (docs/guides/engines.md)."""
 
 # The switch that a build of one's own needs to have the same GPU code as a published build.
 _SWITCHES = {"cu": "CUDA", "rocm": "HIP", "vulkan": "VULKAN"}
@@ -57,20 +57,24 @@ def _run(case: Case) -> Iterator[Finding]:
             "engine-below-cpu",
             "The engine's build does not use all that this processor can do",
             f"{evidence}; the processor also has {', '.join(unused)}",
-            f"{_with_amx(unused)}Compile the same release for this processor in an environment of "
-            f"its own, and compare. {_compile(engine)}",
+            _native(engine),
         )
     else:
         yield ok("engine-build", "The engine's build suits this processor", evidence)
 
 
-def _with_amx(unused: list[str]) -> str:
-    """Seen on a Xeon with AMX: docs/lab-log.md."""
-    if "AMX-INT8" not in unused:
-        return ""
+def _native(engine: EngineFacts) -> str:
+    """An engine beside the embedded one; for GPUs other than NVIDIA's only the package's own build
+    has their code."""
+    if (engine.build or "").startswith(("rocm", "vulkan")):
+        return (
+            "Compile the same release for this processor in an environment of its own, and "
+            f"compare. {_compile(engine)}"
+        )
+    cuda = " --cuda" if (engine.build or "").startswith("cu") else ""
     return (
-        "A native build of this release crashed with Q8_0 weights on a processor with AMX: try "
-        "your own file before you rely on one. "
+        "Compile the same release for this processor, a quarter of an hour or so, and let moestro "
+        f"tune find out what it is worth: moestro engines build llama.cpp{cuda}"
     )
 
 

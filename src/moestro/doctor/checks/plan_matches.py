@@ -8,6 +8,7 @@ from moestro.doctor.case import Case
 from moestro.doctor.check import Check, ok
 from moestro.findings import Finding, Severity
 from moestro.hardware import Gpu, Inventory
+from moestro.planning.concerns import engine_changed
 from moestro.units import format_bytes
 
 _TOLERANCE = 0.02
@@ -43,6 +44,10 @@ def run(case: Case) -> Iterator[Finding]:
             f"{spec.architecture} of {format_bytes(spec.tensor_bytes)} here",
             "Plan this file: moestro plan MODEL --json.",
         )
+    engine = engine_changed(file.engine, case.plan.engine) if case.plan is not None else None
+    if engine is not None:
+        trouble = True
+        yield engine
     if not trouble:
         yield ok(
             "plan-matches", "The plan was made for this machine and this file",

@@ -152,13 +152,15 @@ class DryRun(Closing):
     def _question(self, settings: Settings) -> dict[str, Any]:
         blocks = expert_blocks(self._spec)[: settings.cpu_expert_layers]
         accelerated = self._devices is None or len(self._devices) > 0
-        batch = derived.batch(settings, accelerated=accelerated)
+        batch = settings.tokens_at_once(accelerated=accelerated)
         return {
             "context": settings.context * settings.parallel,
             "parallel": settings.parallel,
             "batch": batch,
             "ubatch": settings.ubatch,
-            "outputs": min(batch, derived.outputs(settings)),
+            "outputs": min(batch, settings.outputs),
+            "drafts": settings.drafts,
+            "repack": settings.repack,
             "unified": settings.unified,
             "type_k": _TYPE_NUMBERS[settings.cache_type_k.upper()],
             "type_v": _TYPE_NUMBERS[settings.cache_type_v.upper()],

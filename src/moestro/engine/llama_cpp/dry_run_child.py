@@ -90,8 +90,8 @@ class _Session:
         return {address: f"GPU{number}" for number, address in enumerate(addresses)}
 
     def load(self, asked: dict[str, Any]) -> int | None:
-        key = [asked[name] for name in ("gpu_layers", "tensor_split", "host_tensors", "mtp_depth")]
-        key[-1] = bool(key[-1])
+        about = ("gpu_layers", "tensor_split", "host_tensors", "repack")
+        key = [*(asked[name] for name in about), asked["mtp_depth"] > 0]
         if self.model is not None and key == self.key:
             return self.model
         if self.model is not None:
@@ -105,6 +105,7 @@ class _Session:
         params.no_alloc = True
         params.load_mode = LOAD_MODE_NONE
         params.load_mtp = asked["mtp_depth"] > 0
+        params.use_extra_bufts = asked["repack"]
         self.keep.clear()
         if self.devices is not None:
             addresses = (ctypes.c_void_p * (len(self.devices) + 1))(*self.devices)
@@ -175,7 +176,7 @@ class _Session:
         params.n_seq_max = asked["parallel"]
         params.n_rs_seq = asked["mtp_depth"]
         params.n_outputs_max = asked["outputs"]
-        params.n_outputs_max_per_seq = 1 + asked["mtp_depth"]
+        params.n_outputs_max_per_seq = min(asked["batch"], 1 + asked["drafts"])
         params.type_k = asked["type_k"]
         params.type_v = asked["type_v"]
         params.flash_attn_type = FLASH_ATTENTION[asked["flash_attention"]]

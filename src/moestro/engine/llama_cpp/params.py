@@ -89,7 +89,7 @@ def _check_numbers(settings: Settings) -> None:
         ("--ubatch", settings.ubatch, INT_MAX),
         ("--gpu-layers", settings.gpu_layers or 0, INT_MAX),
         ("--mtp", settings.mtp_depth, INT_MAX),
-        ("--parallel times (1 + --mtp)", derived.outputs(settings), INT_MAX),
+        ("--parallel times the drafts", settings.outputs, INT_MAX),
         ("the number of GPUs in a split", len(settings.tensor_split or ()), _MOST_GPUS),
         ("the prompt cache in MiB", _prompt_cache_mib(settings), INT_MAX),
         ("the number of context checkpoints", settings.context_checkpoints, INT_MAX),
@@ -128,7 +128,7 @@ def _set_memory(params: xllamacpp.CommonParams, settings: Settings, accelerated:
     params.flash_attn_type = _FLASH_ATTENTION[settings.flash_attention]
 
     params.n_ubatch = settings.ubatch
-    params.n_batch = derived.batch(settings, accelerated=accelerated)
+    params.n_batch = settings.tokens_at_once(accelerated=accelerated)
 
     params.cache_ram_mib = _prompt_cache_mib(settings)  # 0 switches it off
     params.cache_idle_slots = settings.prompt_cache_bytes > 0

@@ -21,6 +21,8 @@ exec llama-server \
   --ctx-checkpoints 8 \
   --threads 8 \
   --threads-batch 8 \
+  --repack \
+  --load-mode auto \
   --device none \
   --gpu-layers 0 \
   --fit off \

@@ -23,6 +23,8 @@ exec llama-server \
   --ctx-checkpoints 0 \
   --threads 16 \
   --threads-batch 16 \
+  --repack \
+  --load-mode auto \
   --gpu-layers 63 \
   --fit off \
   --kv-offload \

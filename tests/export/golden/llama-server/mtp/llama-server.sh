@@ -21,11 +21,14 @@ exec llama-server \
   --ctx-checkpoints 2 \
   --threads 8 \
   --threads-batch 8 \
+  --repack \
+  --load-mode auto \
   --gpu-layers 42 \
   --fit off \
   --kv-offload \
   --spec-type draft-mtp \
   --spec-draft-n-max 2 \
+  --spec-draft-p-min 0 \
   --jinja \
   --host 127.0.0.1 \
   --port 8080 \

@@ -21,6 +21,8 @@ exec llama-server \
   --ctx-checkpoints 2 \
   --threads 8 \
   --threads-batch 8 \
+  --repack \
+  --load-mode auto \
   --gpu-layers 42 \
   --fit off \
   --kv-offload \

@@ -21,6 +21,8 @@ exec llama-server \
   --ctx-checkpoints 0 \
   --threads 8 \
   --threads-batch 8 \
+  --repack \
+  --load-mode auto \
   --gpu-layers 33 \
   --fit off \
   --kv-offload \

@@ -21,6 +21,8 @@ exec llama-server \
   --ctx-checkpoints 0 \
   --threads 6 \
   --threads-batch 6 \
+  --repack \
+  --load-mode auto \
   --device none \
   --gpu-layers 0 \
   --fit off \

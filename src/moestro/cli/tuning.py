@@ -1,0 +1,277 @@
+"""From a model and a workload to measured settings: planner, engines, arena, search. For `tune`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from moestro.cli.bench_figures import span
+from moestro.cli.launch import refuse_failures, require_gguf
+from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
+from moestro.cli.resolve import resolve
+from moestro.engine import EngineRequest
+from moestro.engine.registry import EngineInfo, engine_named, engines
+from moestro.errors import MoestroError, UsageError
+from moestro.findings import Finding, Severity
+from moestro.hardware import Inventory, this_inventory
+from moestro.model import HubRef, ModelSpec, Url, read_model
+from moestro.model.splits import model_name
+from moestro.planning import Plan, Planner, Wishes, make_plan
+from moestro.planning.plan import replay
+from moestro.planning.settings import Reason, Settings
+from moestro.tune.engine_arena import EngineArena
+from moestro.tune.journal import Journal, OnEvent
+from moestro.tune.result import TuneResult
+from moestro.tune.search import tune
+from moestro.tune.space import space
+from moestro.tune.store import keep
+from moestro.tune.workload import Work
+
+ROOM = 64
+"""Tokens of a stream beside prompt and answer: the chat template's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """`plan` is the plan with the result's settings and reasons. `stopped` by Ctrl-C or SIGTERM.
+    `findings` are about the search itself, not about the plan."""
+
+    work: Work
+    before: Plan
+    plan: Plan
+    result: TuneResult
+    stopped: bool
+    findings: tuple[Finding, ...] = ()
+
+
+def tuned(
+    text: str,
+    work: Work,
+    wishes: Wishes,
+    budget_seconds: float,
+    on_event: OnEvent,
+    *,
+    lossy_cache: bool = False,
+    anyway: bool = False,
+    synthetic_acceptance: tuple[float, ...] = (),
+) -> Tuned:
+    """Searches settings for `work` on this machine, and keeps what it found.
+
+    Raises:
+        MoestroError: the model cannot be read or run, or the budget is too short.
+        KeyboardInterrupt: stopped before anything was learned.
+    """
+    whole = this_inventory()
+    machine = seen_by_engine(whole)
+    wishes = _for(work, wishes)
+    model = _fetched(text, machine, wishes)
+    with planner_of(model, machine, wishes, whole.identity) as planner:
+        before = told(make_plan(planner, with_alternatives=False), planner)
+        if not anyway:
+            refuse_failures((*model.findings, *before.findings))
+        journal = Journal(on_event)
+        result, stopped = _searched(
+            planner, before, work, wishes, budget_seconds, journal, lossy_cache,
+            synthetic_acceptance,
+        )  # fmt: skip
+        version = engine_named(result.settings.engine).version
+        result = result.but(
+            workload=work.label,
+            engine=result.settings.engine,
+            engine_version=version,
+        )
+        after = replay(planner, result.settings, _reasons(before, result))
+    kept = None if synthetic_acceptance else _kept(model, whole, result)
+    findings = tuple(one for one in (kept, _missed(work, result)) if one is not None)
+    return Tuned(work, before, after, result, stopped, findings)
+
+
+def _for(work: Work, wishes: Wishes) -> Wishes:
+    """What the workload needs, where the user fixed nothing.
+
+    Raises:
+        UsageError: what is fixed is too small for it.
+    """
+    needs = _longest(work) + ROOM
+    if wishes.context is not None and wishes.context < needs:
+        raise UsageError(
+            f"The requests of {work.scenario.name} need {needs:,} tokens, and --context is "
+            f"{wishes.context:,}.",
+            hint="Raise --context or leave it out.",
+        )
+    return replace(
+        wishes,
+        prompt_tokens=wishes.prompt_tokens or work.scenario.prompt_tokens,
+        output_tokens=wishes.output_tokens or work.scenario.output_tokens,
+    )
+
+
+def _longest(work: Work) -> int:
+    return work.scenario.prompt_tokens + work.scenario.output_tokens
+
+
+def _fetched(text: str, machine: Inventory, wishes: Wishes) -> ModelSpec:
+    reference, _ = fitting_reference(resolve(text), machine, wishes)
+    model = read_model(reference)
+    require_gguf(model, text)
+    if isinstance(reference, HubRef | Url):
+        from moestro.cli.fetching import fetch_with_progress
+
+        model = read_model(resolve(str(fetch_with_progress(reference, model.name or text))))
+    return model
+
+
+def _searched(
+    planner: Planner,
+    plan: Plan,
+    work: Work,
+    wishes: Wishes,
+    budget_seconds: float,
+    journal: Journal,
+    lossy_cache: bool,
+    synthetic_acceptance: tuple[float, ...],
+) -> tuple[TuneResult, bool]:
+    start = plan.settings
+    model = plan.model
+    path = Path(model.files[0].location)
+    projector = model.projector
+    beside = Path(projector.location) if projector and projector.location else None
+    request = EngineRequest(path, model_name(path), start, beside, synthetic_acceptance)
+    tried = space(
+        planner,
+        start,
+        _candidates(start),
+        fixed_settings(wishes),
+        work.streams,
+        allow_quality=lossy_cache,
+        logical_cores=os.cpu_count(),
+    )
+
+    async def search() -> TuneResult:
+        async with EngineArena(
+            request,
+            work,
+            needs_bytes=_needs(planner),
+            memory_bytes=_memory_bytes(planner),
+            most_alive=1 if planner.inventory.gpus else 4,
+        ) as arena:
+            return await tune(arena, tried, start, budget_seconds=budget_seconds, journal=journal)
+
+    try:
+        return asyncio.run(_stoppable(search())), False
+    except KeyboardInterrupt:
+        if journal.start is None:
+            raise
+        return journal.result(), True
+
+
+def _candidates(start: Settings) -> tuple[EngineInfo, ...]:
+    """Every engine there is, that of the start in any case."""
+    found = engines()
+    if all(engine.id != start.engine for engine in found):
+        found = (*found, engine_named(start.engine))
+    return found
+
+
+def fixed_settings(wishes: Wishes) -> frozenset[str]:
+    """The names of the settings that the user decided."""
+    names = {field.name for field in fields(Settings)}
+    given = {
+        field.name for field in fields(Wishes) if getattr(wishes, field.name) not in (None, False)
+    }
+    fixed = given & names
+    if "cache_type" in given:
+        fixed |= {"cache_type_k", "cache_type_v"}
+    if "mtp" in given:
+        fixed |= {"mtp_depth"}
+    return frozenset(fixed)
+
+
+def _needs(planner: Planner) -> Callable[[Settings], int]:
+    known: dict[Settings, int] = {}
+
+    def needs(settings: Settings) -> int:
+        if settings not in known:
+            known[settings] = planner.exactly(settings).total_bytes
+        return known[settings]
+
+    return needs
+
+
+def _memory_bytes(planner: Planner) -> int:
+    """What the plan may take, all devices together."""
+    memory = planner.inventory.memory
+    return memory.available_bytes + (0 if memory.unified else sum(planner.gpu_bytes))
+
+
+async def _stoppable(search: Coroutine[None, None, TuneResult]) -> TuneResult:
+    """Ctrl-C and SIGTERM end the search, its engines first; then it is a KeyboardInterrupt."""
+    task = asyncio.create_task(search)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _reasons(plan: Plan, result: TuneResult) -> tuple[Reason, ...]:
+    """The plan's, those of measured settings replaced by what was measured."""
+    measured = {reason.setting: reason for reason in result.reasons}
+    kept = tuple(
+        measured.pop(reason.setting, reason)
+        for reason in plan.reasons
+        if reason.setting in measured or not _moved(reason.setting, result)
+    )
+    return (*kept, *measured.values())
+
+
+def _moved(setting: str, result: TuneResult) -> bool:
+    """Whether a reason of the start is about something that is no longer so."""
+    before, after = result.start, result.settings
+    return getattr(before, setting, None) != getattr(after, setting, None)
+
+
+def _kept(model: ModelSpec, machine: Inventory, result: TuneResult) -> Finding | None:
+    try:
+        keep(machine, [Path(file.location) for file in model.files], result)
+    except MoestroError as error:
+        return Finding(
+            Severity.WARN,
+            "tuning-not-kept",
+            "The settings that were found could not be kept",
+            error.sentence,
+            error.hint,
+        )
+    return None
+
+
+def _missed(work: Work, result: TuneResult) -> Finding | None:
+    """Where the best settings miss a limit all the same: which, and how near they came."""
+    chosen = next((one for one in result.trials if one.settings == result.settings), None)
+    if work.slo is None or chosen is None:
+        return None
+    limits = {
+        "first token": ("ttft_p90_seconds", work.slo.ttft_seconds),
+        "time per token": ("time_per_token_p90_seconds", work.slo.inter_token_seconds),
+        "whole answer": ("latency_p90_seconds", work.slo.latency_seconds),
+    }
+    missed = [
+        f"{name}: {span(chosen.figures[figure])}, limit {span(limit)}"
+        for name, (figure, limit) in limits.items()
+        if limit is not None and chosen.figures.get(figure, 0.0) > limit
+    ]
+    if not missed:
+        return None
+    return Finding(
+        Severity.WARN,
+        "slo-missed",
+        "No settings that were tried keep the limits",
+        "; ".join(missed),
+        "Fewer users at once, a smaller quantization, shorter prompts or a wider limit would help.",
+    )

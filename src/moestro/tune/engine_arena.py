@@ -1,0 +1,284 @@
+"""The arena of real engines: each candidate runs as a server of its own, under real requests."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from moestro.engine import Engine, EngineExit, EngineRequest, EngineState
+from moestro.engine.start import make_engine
+from moestro.errors import EngineError, GatewayError
+from moestro.load import Load, LoadResult, Target, generate
+from moestro.load.calibrate import calibrate
+from moestro.load.generate import DEFAULT_CHARACTERS_PER_TOKEN
+from moestro.load.scenario import Session
+from moestro.load.scenarios import SCENARIOS
+from moestro.load.summary import summarise
+from moestro.planning.settings import Settings
+from moestro.tune.arena import Failure, Outcome, Sample
+from moestro.tune.workload import Work, costs
+
+START_SECONDS = 900.0
+"""A large model from a slow disk."""
+
+DYING_SECONDS = 2.0
+"""A connection breaks before the process has ended, and why it ended is known after that."""
+
+WARM_UP_SEED = 0x3A11
+WARM_UP_SHARE = 0.1
+MOST_ALIVE = 4
+"""Engines at once: they idle while another is measured, but each has a process and a context."""
+
+_PER_POSITION = re.compile(r"acc per pos = \(([0-9., ]+)\)")
+_DRAFTED = re.compile(r"draft acceptance = [0-9.]+ \(\s*(\d+) accepted /\s*(\d+) generated\)")
+
+
+@dataclass(slots=True)
+class _Live:
+    engine: Engine
+    target: Target
+    last_used: float
+
+
+class EngineArena:
+    """Implements `Arena`. Use as an async context manager: it ends its engines.
+
+    Several engines stay up at once, so that settings can be compared turn by turn, as long as all
+    of them together take no more than `memory_bytes` by `needs_bytes`; the one that was used last
+    the longest ago ends first. A single one may always run.
+    """
+
+    def __init__(
+        self,
+        request: EngineRequest,
+        work: Work,
+        *,
+        needs_bytes: Callable[[Settings], int],
+        memory_bytes: int,
+        make: Callable[[EngineRequest], Engine] = make_engine,
+        most_alive: int = MOST_ALIVE,
+    ) -> None:
+        self._request = request
+        self.work = work
+        self._needs_bytes = needs_bytes
+        self._memory_bytes = memory_bytes
+        self._make = make
+        self._most_alive = most_alive
+        self._live: dict[Settings, _Live] = {}
+        self._start_seconds: dict[Settings, float] = {}
+        self._characters_per_token: float | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.gather(*(live.engine.stop() for live in self._live.values()))
+        self._live.clear()
+
+    def start_seconds(self, settings: Settings) -> float:
+        """Of these settings if they were started before, else of others with the same engine."""
+        if settings in self._live:
+            return 0.0
+        if settings in self._start_seconds:
+            return self._start_seconds[settings]
+        alike = [s for one, s in self._start_seconds.items() if one.engine == settings.engine]
+        every = alike or list(self._start_seconds.values())
+        return max(every, default=0.0)
+
+    async def release(self, settings: Settings) -> None:
+        live = self._live.pop(settings, None)
+        if live is not None:
+            await live.engine.stop()
+
+    async def measure(self, settings: Settings, *, part: int, share: float) -> Sample | Failure:
+        began = time.monotonic()
+        try:
+            live = await self._up(settings)
+        except EngineError as error:
+            return Failure(_refusal(error.sentence), error.sentence, time.monotonic() - began)
+        characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
+        sessions = self.work.sessions(part, share, characters)
+        result: LoadResult | GatewayError
+        try:
+            result = await self._run(live, self.work, part, sessions)
+        except GatewayError as error:
+            result = error
+        live.last_used = time.monotonic()
+        failure = await self._trouble(settings, live, result)
+        spent = time.monotonic() - began
+        if failure is not None:
+            return replace(failure, spent_seconds=spent)
+        assert isinstance(result, LoadResult)
+        value = self.work.value(result, sessions)
+        if value is None:
+            return Failure("wrong-output", "No answer had a second token to time.", spent)
+        return Sample(value, spent, self._figures(live, result, sessions))
+
+    async def run(self, settings: Settings, work: Work, *, part: int) -> LoadResult:
+        """Another workload with these settings: for curves over streams.
+
+        Raises:
+            EngineError: they do not run.
+            GatewayError: the engine went away.
+        """
+        live = await self._up(settings)
+        characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
+        result = await self._run(live, work, part, work.sessions(part, 1.0, characters))
+        live.last_used = time.monotonic()
+        return result
+
+    async def _run(
+        self, live: _Live, work: Work, part: int, sessions: tuple[Session, ...]
+    ) -> LoadResult:
+        load = Load(
+            work.scenario,
+            seed=part,
+            requests=sum(len(session.turns) for session in sessions),
+            concurrency=work.streams,
+            options={"cache_prompt": True},
+        )
+        characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
+        return await generate(live.target, load, characters_per_token=characters)
+
+    async def _up(self, settings: Settings) -> _Live:
+        if settings in self._live:
+            return self._live[settings]
+        await self._make_room(settings)
+        began = time.monotonic()
+        engine = self._make(replace(self._request, settings=settings))
+        try:
+            await engine.start(START_SECONDS)
+            target = Target(engine.address, engine.api_key, self._request.name)
+            await self._warm_up(target)
+        except GatewayError as error:
+            ended = await _end_of(engine, DYING_SECONDS)
+            await engine.stop()
+            raise EngineError(ended.sentence if ended else error.sentence) from error
+        except BaseException:
+            await engine.stop()
+            raise
+        self._start_seconds[settings] = time.monotonic() - began
+        live = _Live(engine, target, time.monotonic())
+        self._live[settings] = live
+        return live
+
+    async def _warm_up(self, target: Target) -> None:
+        """Pages of the file come to memory, and text is fitted to the tokenizer."""
+        if self._characters_per_token is None:
+            self._characters_per_token = await calibrate(target, self.work.scenario)
+        load = Load(SCENARIOS["chat"], seed=WARM_UP_SEED, requests=1, output_share=WARM_UP_SHARE)
+        characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
+        await generate(target, load, characters_per_token=characters)
+
+    async def _make_room(self, settings: Settings) -> None:
+        wanted = self._needs_bytes(settings)
+        while self._live:
+            taken = sum(map(self._needs_bytes, self._live)) + wanted
+            if len(self._live) < self._most_alive and taken <= self._memory_bytes:
+                return
+            oldest = min(self._live, key=lambda one: self._live[one].last_used)
+            await self.release(oldest)
+
+    async def _trouble(
+        self, settings: Settings, live: _Live, result: LoadResult | GatewayError
+    ) -> Failure | None:
+        """What is wrong with the try, if anything is; an engine that is over is forgotten."""
+        broke = isinstance(result, GatewayError) or any(one.error for one in result.records)
+        ended = await _end_of(live.engine, DYING_SECONDS if broke else 0.0)
+        if ended is not None:
+            self._live.pop(settings, None)
+            short = ended.signal == "SIGKILL" or "memory" in ended.sentence.lower()
+            return Failure("out-of-memory" if short else "crashed", ended.sentence)
+        if isinstance(result, GatewayError):
+            return Failure("crashed", result.sentence)
+        failed = [record for record in result.records if record.error is not None]
+        if failed:
+            late = failed[0].error_code == "timed-out"
+            return Failure("timed-out" if late else "refused", failed[0].error or "")
+        taken = _resident_bytes(live.engine.pid)
+        if taken is not None and taken > self._memory_bytes:
+            await self.release(settings)
+            return Failure(
+                "over-plan",
+                f"The engine took {taken:,} bytes, and the plan allows {self._memory_bytes:,}.",
+            )
+        return None
+
+    def _figures(
+        self, live: _Live, result: LoadResult, sessions: tuple[Session, ...]
+    ) -> dict[str, float]:
+        summary = summarise(result)
+        cost = costs(result, sessions)
+        found: dict[str, float | None] = {
+            "ttft_seconds": cost.ttft if cost else None,
+            "time_per_token_seconds": cost.per_token if cost else None,
+            "ttft_p90_seconds": summary.ttft.p90 if summary.ttft else None,
+            "time_per_token_p90_seconds": summary.time_per_token.p90
+            if summary.time_per_token
+            else None,
+            "latency_p90_seconds": summary.latency.p90 if summary.latency else None,
+            "output_tokens_per_second": summary.output_tokens_per_second,
+            "prompt_tokens_per_second": summary.prompt_tokens_per_second,
+            "cached_ratio": summary.cached_ratio,
+            "memory_bytes": _resident_bytes(live.engine.pid),
+        }
+        if summary.drafted:
+            found["acceptance"] = (summary.accepted or 0) / summary.drafted
+            for place, rate in enumerate(acceptance_by_position(live.engine.log_tail(400)), 1):
+                found[f"acceptance_{place}"] = rate
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def acceptance_by_position(log: tuple[str, ...]) -> tuple[float, ...]:
+    """How often the drafts' first, second, … token was accepted, by what llama.cpp logs after each
+    request: each request weighs by its drafted tokens. Empty where it says nothing."""
+    sums: list[float] = []
+    weights: list[float] = []
+    drafted = 0
+    for line in log:
+        if match := _DRAFTED.search(line):
+            drafted = int(match[2])
+        elif (match := _PER_POSITION.search(line)) and drafted:
+            for place, text in enumerate(match[1].split(",")):
+                if place == len(sums):
+                    sums.append(0.0)
+                    weights.append(0.0)
+                sums[place] += float(text) * drafted
+                weights[place] += drafted
+    return tuple(part / weight for part, weight in zip(sums, weights, strict=True))
+
+
+async def _end_of(engine: Engine, patience_seconds: float) -> EngineExit | None:
+    """How it ended; None if it still lives after so long."""
+    if engine.state is EngineState.READY:
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(engine.wait(), patience_seconds)
+        return None
+    return await engine.wait()
+
+
+def _refusal(sentence: str) -> Outcome:
+    return "out-of-memory" if "memory" in sentence.lower() else "refused"
+
+
+def _resident_bytes(pid: int | None) -> int | None:
+    """In RAM now, the file's mapped pages included."""
+    if pid is None:
+        return None
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None

@@ -1,0 +1,94 @@
+"""Measures within a budget: what a try costs, counted as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from moestro.planning.settings import Settings
+from moestro.tune.arena import Arena, Failure, Sample
+from moestro.tune.candidate import Candidate
+from moestro.tune.journal import Journal
+
+
+class OutOfBudget(Exception):
+    """The next sample would cost more than is left. Stays inside this room."""
+
+
+class Meter:
+    """`reserve_seconds` are kept for the confirmation. A part of the workload is never run twice
+    with the same settings: the engine would remember its prompts."""
+
+    def __init__(
+        self,
+        arena: Arena,
+        journal: Journal,
+        budget_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.arena = arena
+        self.journal = journal
+        self.budget_seconds = budget_seconds
+        self.reserve_seconds = 0.0
+        self.one_at_a_time = False
+        """Engines end as others start, although nobody released them: there is no room for
+        several, so each visit has to be worth its start."""
+
+        self._clock = clock
+        self._began = clock()
+        self._parts = 0
+        self._full_seconds: dict[Settings, float] = {}
+        self._ran: set[Settings] = set()
+        journal.budget_seconds = budget_seconds
+
+    @property
+    def spent_seconds(self) -> float:
+        return self._clock() - self._began
+
+    @property
+    def left_seconds(self) -> float:
+        """Without what is reserved."""
+        return self.budget_seconds - self.spent_seconds - self.reserve_seconds
+
+    def next_part(self) -> int:
+        self._parts += 1
+        return self._parts - 1
+
+    def full_seconds(self, settings: Settings) -> float:
+        """What one whole part costs with settings; as much as with the quickest others where they
+        never ran; 0 before anything did."""
+        known = self._full_seconds
+        return known.get(settings, min(known.values(), default=0.0))
+
+    def starting_seconds(self, settings: Settings) -> float:
+        """What starting an engine like that of `settings` costs, whether or not one runs: what the
+        arena says of settings that nobody has."""
+        return self.arena.start_seconds(replace(settings, context=settings.context + 1))
+
+    async def sample(
+        self, candidate: Candidate, part: int, share: float, *, forced: bool = False
+    ) -> Sample | Failure:
+        """Raises OutOfBudget before it starts what cannot be paid, unless it is `forced`."""
+        settings = candidate.settings
+        starting = self.arena.start_seconds(settings)
+        if not forced and starting + share * self.full_seconds(settings) > self.left_seconds:
+            raise OutOfBudget
+        if settings in self._ran and starting > 0:
+            self.one_at_a_time = True
+        found = await self.arena.measure(settings, part=part, share=share)
+        self.journal.spent_seconds = self.spent_seconds
+        if isinstance(found, Failure):
+            self._ran.discard(settings)
+            self.journal.failed(candidate, found)
+            return found
+        if settings not in self._ran and not starting:  # not known before: it is now
+            starting = min(self.starting_seconds(settings), found.spent_seconds)
+        self._ran.add(settings)
+        full = max(found.spent_seconds - starting, 0.0) / share
+        self._full_seconds[settings] = min(full, self._full_seconds.get(settings, full))
+        self.journal.measured(candidate, found, share)
+        return found
+
+    async def release(self, candidate: Candidate) -> None:
+        self._ran.discard(candidate.settings)
+        await self.arena.release(candidate.settings)

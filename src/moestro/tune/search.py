@@ -1,0 +1,443 @@
+"""The search: from the starting settings to better ones, by races, within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from moestro.errors import MoestroError
+from moestro.planning.settings import Settings
+from moestro.tune.arena import Arena, Failure, Sample
+from moestro.tune.axes import ENGINE
+from moestro.tune.axis import Axis, Value
+from moestro.tune.belief import Beliefs, value_candidate
+from moestro.tune.candidate import Candidate, Space
+from moestro.tune.journal import Journal, OnEvent
+from moestro.tune.meter import Meter, OutOfBudget
+from moestro.tune.race import BaseFailed, Race, Rules, Rung, Verdict
+from moestro.tune.result import TuneResult
+from moestro.tune.statistics import Noise, Pair, Ratio, estimate
+from moestro.tune.wording import settings_changed
+
+START = "the starting settings"
+SHORT = 0.25
+"""The share of a part that the first look takes."""
+
+WORTH_A_LOOK = 0.25
+"""Part of the least gain worth having that a closer look has to promise."""
+
+MOST_CLOSER_LOOKS = 100
+CONFIRM_LEAST = 3
+CONFIRM_MOST = 12
+RETREATS = 1
+"""How often an incumbent that failed its confirmation is followed by the one before it."""
+
+HOPELESS = Ratio(math.log(0.01), 0.0, 1, 1, False)
+"""What failed while it was confirmed."""
+
+BETTER = 0.8
+"""How sure it has to be, in fresh pairs, that the winner is better than the start. A gain that is
+not there costs nothing, so this is not strict; a loss of 2 % would show."""
+
+
+async def tune(
+    arena: Arena,
+    space: Space,
+    start: Settings,
+    *,
+    budget_seconds: float,
+    objective: str = "requests per second",
+    on_event: OnEvent | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    journal: Journal | None = None,
+    rules: Rules | None = None,
+    prompt_share: float | None = None,
+) -> TuneResult:
+    """Settings that beat `start` on the arena's workload, with the evidence.
+
+    `objective` is what the arena's values are called. `prompt_share` is the part of the workload's
+    time that reading takes, where that is known better than by forecast: it decides what is looked
+    at first. A `journal` of the caller's holds what was learned when this is cancelled; `on_event`
+    serves where none is given.
+
+    Raises:
+        MoestroError: the starting settings do not run (`tune-start-failed`), no settings meet the
+            workload's demands (`tune-unsatisfied`), or the budget is too short for one comparison
+            (`tune-budget-too-short`, with what it would need).
+    """
+    journal = journal if journal is not None else Journal(on_event)
+    meter = Meter(arena, journal, budget_seconds, clock)
+    share = space.prompt_share if prompt_share is None else prompt_share
+    search = _Search(meter, journal, space, start, objective, rules or Rules(), share)
+    try:
+        await search.run()
+    except asyncio.CancelledError:
+        journal.stopped = "it was stopped"
+        journal.spent_seconds = meter.spent_seconds
+        raise
+    journal.spent_seconds = meter.spent_seconds
+    result = journal.result()
+    journal.tell("done", "the search has ended", result.settings)
+    return result
+
+
+class _Search:
+    def __init__(
+        self,
+        meter: Meter,
+        journal: Journal,
+        space: Space,
+        start: Settings,
+        objective: str,
+        rules: Rules,
+        prompt_share: float | None,
+    ) -> None:
+        self.meter = meter
+        self.journal = journal
+        self.space = space
+        self.start = Candidate(START, start, "start")
+        self.incumbent = self.start
+        self.objective = objective
+        self.rules = rules
+        self.prompt_share = 0.5 if prompt_share is None else min(max(prompt_share, 0.0), 1.0)
+        self.near: dict[tuple[str, ...], tuple[Candidate, Candidate, Ratio]] = {}
+        self.beliefs = Beliefs(space)
+        self.rival_seen = False
+        self.out_of_budget = False
+
+    async def run(self) -> None:
+        self.journal.began(self.start, self.objective, self.space.excluded)
+        await self._first()
+        await self._all_axes()
+        await self._confirm()
+        self.journal.stopped = "the budget is spent" if self.out_of_budget else None
+
+    # The first look
+
+    async def _first(self) -> None:
+        found = await self.meter.sample(self.start, self.meter.next_part(), SHORT, forced=True)
+        if isinstance(found, Failure):
+            if found.outcome != "misses-slo":
+                raise MoestroError(
+                    f"The starting settings do not run: {found.sentence.rstrip('.')}.",
+                    hint="Tuning compares with them: change what you fixed, or the plan.",
+                    code="tune-start-failed",
+                )
+            await self._first_that_satisfies(found)
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        """One comparison: another engine started, and one full pair."""
+        settings = self.incumbent.settings
+        full = self.meter.full_seconds(settings)
+        start = self.meter.starting_seconds(settings)
+        needed = self.meter.spent_seconds + start + 2 * full
+        if needed > self.meter.budget_seconds:
+            raise MoestroError(
+                f"A budget of {_seconds(self.meter.budget_seconds)} is too short for one "
+                f"comparison, which takes about {_seconds(needed)}: {_seconds(start)} to start an "
+                f"engine, {_seconds(full)} for one run of the workload.",
+                hint=f"Give it {_seconds(3 * needed)} or more, or a lighter workload.",
+                code="tune-budget-too-short",
+            )
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """For the confirmation: both engines started, three full pairs; half of it all at most.
+        Engines that run now may have ended by then."""
+        mine, start = self.incumbent.settings, self.start.settings
+        one = sum(
+            CONFIRM_LEAST * self.meter.full_seconds(settings)
+            + self.meter.starting_seconds(settings)
+            for settings in (mine, start)
+        )
+        self.meter.reserve_seconds = min(one, self.meter.budget_seconds / 2)
+
+    async def _first_that_satisfies(self, failure: Failure) -> None:
+        """Candidates one by one, those that promise most first, until one runs as it must."""
+        tried = 0
+        for candidate in self._singles():
+            if self._speaks_against(candidate):
+                continue
+            try:
+                found = await self.meter.sample(candidate, self.meter.next_part(), SHORT)
+            except OutOfBudget:
+                self.out_of_budget = True
+                break
+            tried += 1
+            if isinstance(found, Sample):
+                self.incumbent = candidate
+                self.journal.begin_again(candidate)
+                return
+            await self.meter.release(candidate)
+        budget = " within the budget" if self.out_of_budget else ""
+        raise MoestroError(
+            f"No settings were found{budget} that meet the workload's demands: the starting ones "
+            f"and {tried} others were tried. {failure.sentence.rstrip('.')}.",
+            hint="Ask for less at once, allow more time, or take a smaller model.",
+            code="tune-unsatisfied",
+        )
+
+    def _singles(self) -> Iterable[Candidate]:
+        yield from self.space.opening
+        for axis in self._in_order():
+            yield from self._candidates(axis, axis.values)
+
+    # The axes
+
+    def _in_order(self) -> list[Axis]:
+        return sorted(self.space.axes, key=lambda axis: -axis.promise(self.prompt_share))
+
+    async def _all_axes(self) -> None:
+        try:
+            await self._race(self.space.opening)
+            for axis in self._in_order():
+                if axis.promise(self.prompt_share) < self.rules.least_gain:
+                    self.journal.skipped(axis.name, "it has little to gain with this workload")
+                else:
+                    await self._look(axis)
+            await self._combination()
+            await self._closer()
+        except OutOfBudget:
+            self.out_of_budget = True
+
+    async def _look(self, axis: Axis) -> None:
+        """All values against the incumbent; of ordered ones the neighbours first."""
+        if not axis.applies(self.incumbent.settings):
+            self.journal.skipped(axis.name, "the chosen engine or settings leave no question")
+            return
+        values = _first_wave(axis, self.incumbent.settings)
+        tried: set[Value] = set()
+        rivals = self._rivals(axis)
+        while values:
+            tried |= set(values)
+            verdict = await self._race([*self._candidates(axis, values), *rivals])
+            rivals = []
+            gained = verdict is not None and (verdict.winner is not None or bool(verdict.near))
+            values = _next_wave(axis, self.incumbent.settings, tried, gained)
+
+    def _rivals(self, axis: Axis) -> list[Candidate]:
+        """The first axis whose best value depends on the engine is looked at with the second engine
+        too: which engine wins may hang on it."""
+        if self.rival_seen or ENGINE not in axis.after:
+            return []
+        rival = self.beliefs.rival(self.incumbent.settings)
+        self.rival_seen = True
+        if rival is None or not axis.applies(rival.settings):
+            return []
+        values = [v for v in _first_wave(axis, rival.settings) if not v.holds(rival.settings)]
+        found = [value_candidate(self.space, axis, value, rival.settings) for value in values]
+        return [Candidate(f"{rival.label}, {one.label}", one.settings, ENGINE) for one in found]
+
+    def _candidates(self, axis: Axis, values: Iterable[Value]) -> list[Candidate]:
+        base = self.incumbent.settings
+        return [
+            value_candidate(self.space, axis, value, base)
+            for value in values
+            if not value.holds(base)
+        ]
+
+    def _speaks_against(self, candidate: Candidate, *, again: bool = False) -> bool:
+        if not again and self.journal.known(candidate.settings):
+            return True
+        because = self.space.why_not(candidate.settings, self.incumbent.settings)
+        if because is not None:
+            self.journal.left_out(candidate, because)
+        return because is not None
+
+    async def _race(
+        self, candidates: Iterable[Candidate], rules: Rules | None = None
+    ) -> Verdict | None:
+        """Races what nothing speaks against; the winner is the new incumbent. None without any."""
+        seen: dict[Settings, Candidate] = {}
+        for candidate in candidates:
+            if candidate.settings not in seen and not self._speaks_against(candidate):
+                seen[candidate.settings] = candidate
+        waiting, heats = list(seen.values()), []
+        for candidate in waiting:
+            self.journal.waiting(candidate)
+        while waiting:
+            heat = waiting[: self.rules.most_at_once]
+            waiting = waiting[len(heat) :]
+            verdict = await self._heat(heat, rules or self.rules)
+            heats += [] if verdict is None else [verdict]
+        if not heats:
+            return None
+        return replace(
+            heats[-1],
+            winner=next((one.winner for one in reversed(heats) if one.winner), None),
+            near=tuple(near for one in heats for near in one.near),
+            ratios=tuple(ratio for one in heats for ratio in one.ratios),
+        )
+
+    async def _heat(self, heat: Sequence[Candidate], rules: Rules) -> Verdict | None:
+        named = ", ".join(candidate.label for candidate in heat)
+        self.journal.tell("race", f"{named}: against {self.incumbent.label}")
+        race = Race(self.meter, self.journal, self.incumbent, heat, rules)
+        try:
+            verdict = await race.run()
+        except BaseFailed as failed:
+            await self._fall_back(failed)
+            return None
+        before = self.incumbent
+        for candidate, ratio in verdict.near:
+            names = settings_changed(before.settings, candidate.settings)
+            self.near[names] = (candidate, before, ratio)
+        if verdict.winner is not None and verdict.ratio is not None:
+            self._adopt(verdict.winner, before, verdict.ratio)
+            if before is not self.start:
+                await self.meter.release(before)
+        for candidate, ratio in verdict.ratios:
+            self.beliefs.learn(candidate, self.incumbent.settings, ratio)
+        if verdict.unfinished:
+            raise OutOfBudget
+        return verdict
+
+    def _adopt(self, winner: Candidate, before: Candidate, ratio: Ratio) -> None:
+        self.incumbent = winner
+        self.journal.adopted(winner, before, ratio)
+        moved = set(settings_changed(before.settings, winner.settings))
+        self.near = {names: one for names, one in self.near.items() if not moved & set(names)}
+        self._reserve()
+
+    async def _fall_back(self, failed: BaseFailed) -> None:
+        """The incumbent ended: the one before it takes its place again."""
+        await self.meter.release(failed.candidate)
+        before = self.journal.retreated()
+        if before is None and failed.failure.outcome == "misses-slo":
+            return await self._first_that_satisfies(failed.failure)
+        if before is None:
+            raise MoestroError(
+                f"The starting settings ran, and then no more: "
+                f"{failed.failure.sentence.rstrip('.')}.",
+                hint="What was learned before is in the table.",
+                code="tune-start-failed",
+            )
+        self.incumbent = before
+        return None
+
+    # A closer look
+
+    async def _closer(self) -> None:
+        """What may still be better than the incumbent, as far as it is known: those that promise
+        most first, until the rest promises less than is worth having."""
+        least = math.log1p(self.rules.least_gain) * WORTH_A_LOOK
+        for _ in range(MOST_CLOSER_LOOKS):
+            options = self.beliefs.options(self.incumbent.settings)
+            options = [
+                option
+                for option in options
+                if option.promise >= least
+                and not self.journal.failed_with(option.candidate.settings)
+                and not self._speaks_against(option.candidate, again=True)
+            ][: self.rules.most_at_once]
+            if not options:
+                return
+            fresh = any(not option.direct for option in options)
+            rungs = (Rung(SHORT, 2), Rung(1.0, 2)) if fresh else (Rung(1.0, 2),)
+            heat = [option.candidate for option in options]
+            await self._heat(heat, replace(self.rules, rungs=rungs))
+
+    async def _combination(self) -> None:
+        """Single changes that may each be a little better, all at once."""
+        settings, labels = self.incumbent.settings, []
+        for names, (candidate, _, _) in sorted(self.near.items(), key=lambda item: -item[1][2].log):
+            if "engine" in names or any(
+                getattr(settings, n) != getattr(self.incumbent.settings, n) for n in names
+            ):
+                continue
+            settings = replace(settings, **{n: getattr(candidate.settings, n) for n in names})
+            labels.append(candidate.label)
+        if settings != self.incumbent.settings:
+            together = Candidate(" and ".join(labels), settings, "combination")
+            rungs = (Rung(0.5, 2), Rung(1.0, 3))
+            await self._race([together], replace(self.rules, rungs=rungs))
+
+    # The confirmation
+
+    async def _confirm(self) -> None:
+        """Fresh pairs of the winner and the start, which nothing was chosen by."""
+        self.meter.reserve_seconds = 0.0
+        if self.journal.start_fails is not None:
+            return
+        for _ in range(1 + RETREATS):
+            if self.incumbent is self.start:
+                return
+            self.journal.tell("confirming", self.incumbent.label, self.incumbent.settings)
+            ratio = await self._pairs_with_start()
+            if ratio is None:
+                return  # too little was left: the result says that it is not confirmed
+            if ratio.low(BETTER) > 1:
+                self.journal.confirm(ratio)
+                return
+            self.journal.refuted(self.incumbent, ratio)
+            self.incumbent = self.journal.retreated() or self.start
+        while self.journal.retreated() is not None:
+            pass
+        self.incumbent = self.start
+
+    async def _pairs_with_start(self) -> Ratio | None:
+        pairs: list[Pair] = []
+        noise: Noise = self.journal.noise
+        found: Ratio | None = None
+        try:
+            for number in range(CONFIRM_MOST):
+                part = self.meter.next_part()
+                order = [self.start, self.incumbent]
+                values: dict[Candidate, float] = {}
+                for candidate in order if number % 2 == 0 else reversed(order):
+                    sample = await self.meter.sample(candidate, part, 1.0)
+                    if isinstance(sample, Failure):
+                        return HOPELESS if candidate is self.incumbent else None
+                    values[candidate] = math.log(sample.value)
+                pairs.append(Pair(values[self.incumbent] - values[self.start], 1.0))
+                noise.learn(("confirmation", self.incumbent), pairs)
+                found = estimate(pairs, noise)
+                if number + 1 >= CONFIRM_LEAST and found is not None and _enough(found):
+                    break
+        except OutOfBudget:
+            self.out_of_budget = True
+        return found if found is not None and found.pairs > 1 else None
+
+
+def _enough(ratio: Ratio) -> bool:
+    """A clear loss, or a gain known to a quarter of itself or to 3 %."""
+    if ratio.doubtful:
+        return False
+    if ratio.high(0.9) < 1:
+        return True
+    half = (ratio.high(0.975) - ratio.low(0.975)) / 2
+    return ratio.low(0.9) > 1 and half <= max(0.03, (ratio.expected - 1) / 4)
+
+
+def _first_wave(axis: Axis, settings: Settings) -> tuple[Value, ...]:
+    if axis.first:
+        return tuple(value for value in axis.values if value.label in axis.first)
+    return _neighbours(axis, settings) if axis.ordered else axis.values
+
+
+def _next_wave(
+    axis: Axis, settings: Settings, tried: set[Value], gained: bool
+) -> tuple[Value, ...]:
+    """Where the best value so far leads to; nothing where it is where it was."""
+    if not gained:
+        return ()
+    values = _neighbours(axis, settings) if axis.ordered else axis.values
+    return tuple(value for value in values if value not in tried and not value.holds(settings))
+
+
+def _neighbours(axis: Axis, settings: Settings) -> tuple[Value, ...]:
+    """The values beside the one that settings have; all of them where they have none."""
+    place = axis.place(settings)
+    if place is None:
+        return axis.values
+    return tuple(axis.values[at] for at in (place - 1, place + 1) if 0 <= at < len(axis.values))
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(round(seconds), 1)} s"
+    return f"{seconds / 60:.0f} min"

@@ -1,0 +1,125 @@
+"""What settings are tuned for: the requests, how many at once, and what is wanted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from moestro.load.record import RequestRecord
+from moestro.load.result import LoadResult
+from moestro.load.scenario import Scenario, Session
+from moestro.load.summary import Slo
+
+SESSIONS_A_USER = 4
+"""In a whole part; so a quarter of a part still keeps every user busy."""
+
+STEEP = 4
+"""Power by which a missed limit weighs: 10 % over costs a third of the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`streams` users at once, each of whom goes through sessions of `scenario`, one after the
+    other. `slo` holds limits that the settings are to keep.
+
+    The objective is requests of the scenario's own lengths per second:
+
+        streams / (mean TTFT + TPOT · (mean answer length − 1))
+
+    TTFT is the mean over requests, TPOT all time between tokens divided by all tokens after the
+    first ones. An answer that ends before its length, as answers do, so weighs like a whole one:
+    settings whose answers differ in the last digit are compared by speed, not by talkativeness.
+    By Little's law this is the rate at which as many users are served. Where an SLO is given, the
+    value is multiplied by (limit / 90th percentile)⁴ for each limit that is missed.
+    """
+
+    scenario: Scenario
+    streams: int
+    slo: Slo | None = None
+
+    @property
+    def label(self) -> str:
+        """What a result was found for, as it is kept: `chat, 4 users, first token within 2 s`."""
+        users = "1 user" if self.streams == 1 else f"{self.streams} users"
+        slo = self.slo or Slo()
+        limits = {
+            "first token": slo.ttft_seconds,
+            "a token": slo.inter_token_seconds,
+            "an answer": slo.latency_seconds,
+        }
+        said = [f"{what} within {limit:g} s" for what, limit in limits.items() if limit is not None]
+        return ", ".join((self.scenario.name, users, *said))
+
+    def sessions(self, part: int, share: float, characters_per_token: float) -> tuple[Session, ...]:
+        """Those of part number `part`; `share` of them, a whole number for each user."""
+        each = max(round(SESSIONS_A_USER * share), 1)
+        made = self.scenario.sessions(part, characters_per_token)
+        return tuple(islice(made, each * self.streams))
+
+    def value(self, result: LoadResult, sessions: tuple[Session, ...]) -> float | None:
+        """Requests per second, as above; None where no answer had a second token."""
+        cost = costs(result, sessions)
+        if cost is None:
+            return None
+        return self.streams / cost.seconds * self._kept(result.records)
+
+    def _kept(self, records: tuple[RequestRecord, ...]) -> float:
+        """1 where every limit is kept."""
+        factor = 1.0
+        for limit, taken in self.margins(records):
+            if taken is not None and taken > limit:
+                factor *= (limit / taken) ** STEEP
+        return factor
+
+    def margins(self, records: tuple[RequestRecord, ...]) -> list[tuple[float, float | None]]:
+        """(limit, 90th percentile of what it bounds) of each limit, in seconds."""
+        slo = self.slo
+        if slo is None:
+            return []
+        pairs = (
+            (slo.ttft_seconds, [r.ttft for r in records]),
+            (slo.inter_token_seconds, [r.time_per_token for r in records]),
+            (slo.latency_seconds, [r.latency for r in records]),
+        )
+        return [(limit, _tail(values)) for limit, values in pairs if limit is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario.name,
+            "streams": self.streams,
+            "prompt_tokens": self.scenario.prompt_tokens,
+            "output_tokens": self.scenario.output_tokens,
+            "slo": None if self.slo is None else self.slo.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of a typical request. `length` is the mean length of an answer that was asked for."""
+
+    ttft: float
+    per_token: float
+    length: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ttft + self.per_token * max(self.length - 1, 0.0)
+
+
+def costs(result: LoadResult, sessions: tuple[Session, ...]) -> Costs | None:
+    """What the requests of `sessions` cost; None where no answer had a second token."""
+    whole = [record for record in result.records if record.error is None]
+    firsts = [record.ttft for record in whole if record.ttft is not None]
+    between = sum(r.piece_times[-1] - r.piece_times[0] for r in whole if len(r.piece_times) > 1)
+    tokens = sum(record.tokens - 1 for record in whole if len(record.piece_times) > 1)
+    if not firsts or tokens <= 0:
+        return None
+    lengths = [sessions[r.session].turns[r.turn].max_tokens for r in whole]
+    return Costs(sum(firsts) / len(firsts), between / tokens, sum(lengths) / len(lengths))
+
+
+def _tail(values: Iterable[float | None]) -> float | None:
+    known = sorted(value for value in values if value is not None)
+    return known[min(int(0.9 * len(known)), len(known) - 1)] if known else None

@@ -1,0 +1,220 @@
+"""The search, on machines where the best settings are known."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from moestro.errors import MoestroError
+from moestro.planning.settings import Settings
+from moestro.tune.arena import Failure, Sample
+from moestro.tune.candidate import Space
+from moestro.tune.journal import Event, Journal
+from moestro.tune.result import TuneResult
+from moestro.tune.search import tune
+from tests.tune.world import START, Effects, World, everything, sweep_seconds, world_space
+
+REDUCED = ("ubatch", "threads", "flash_attention")
+
+
+def effects(seed: int, **changes: Any) -> Effects:
+    return replace(Effects.drawn(random.Random(seed)), **changes)
+
+
+def search(world: World, space: Space, budget: float | None = None, **more: Any) -> TuneResult:
+    """`budget` in seconds; None for 15 % of a sweep."""
+    if budget is None:
+        budget = 0.15 * sweep_seconds(world, space, 3)
+    more.setdefault("clock", world.clock)
+    return asyncio.run(tune(world, space, space.start, budget_seconds=budget, **more))
+
+
+@pytest.mark.parametrize(
+    ("machine", "least"),
+    [
+        ({"noise": 0.03}, 9),
+        ({"noise": 0.03, "spikes": 0.03}, 8),
+        ({"noise": 0.03, "room": 1, "drift": 0.15}, 8),
+    ],
+    ids=["3 % noise", "spikes", "one engine at a time"],
+)
+def test_near_the_best_in_a_fraction_of_a_sweep(machine: dict[str, Any], least: int) -> None:
+    near = 0
+    for seed in range(10):
+        world = World(effects(seed), seed, **machine)
+        space = world_space(world.effects, *REDUCED)
+        result = search(world, space)
+        best = max(map(world.truth, everything(space)))
+        chosen, start = world.truth(result.settings), world.truth(START)
+        near += chosen >= 0.97 * best
+        assert chosen >= 0.98 * start
+        assert world.now <= 0.15 * sweep_seconds(world, space, 3) + world.part_seconds
+    assert near >= least
+
+
+def test_a_machine_of_loud_noise_is_not_made_slower() -> None:
+    for seed in range(6):
+        world = World(effects(seed), seed, noise=0.1, spikes=0.05)
+        result = search(world, world_space(world.effects, *REDUCED))
+        assert world.truth(result.settings) >= 0.97 * world.truth(START)
+
+
+def test_where_nothing_matters_the_start_stays() -> None:
+    nothing = effects(
+        1, engine={("embedded", True): (0.0, 0.0), ("embedded", False): (0.0, 0.0),
+                   ("other", True): (0.0, 0.0), ("other", False): (0.0, 0.0)},
+        no_flash=(0.0, 0.0), fewer_threads=0.0, fewer_threads_reading=0.0, ubatch_width=1e9,
+        slots=0.0, ngram=0.0,
+    )  # fmt: skip
+    stayed = 0
+    for seed in range(5):
+        world = World(nothing, seed, noise=0.02)
+        result = search(world, world_space(nothing, *REDUCED))
+        stayed += result.settings == START
+        assert result.gain is not None
+        assert result.gain.low <= 1.0
+        assert result.gain.expected < 1.06
+    assert stayed >= 3
+
+
+def test_no_part_is_run_twice_with_the_same_settings() -> None:
+    """The engine would remember its prompts."""
+    world = World(effects(3), 3)
+    search(world, world_space(world.effects, *REDUCED))
+    assert max(Counter((settings, part) for settings, part, _ in world.calls).values()) == 1
+
+
+def test_everything_is_in_the_table() -> None:
+    world = World(effects(2), 2)
+    events: list[Event] = []
+    result = search(world, world_space(world.effects, *REDUCED), on_event=events.append)
+    rows = {tried.settings: tried for tried in result.trials}
+    assert {settings for settings, _, _ in world.calls} <= set(rows)
+    assert rows[START].outcome == "start"
+    assert sum(tried.outcome == "chosen" for tried in result.trials) == 1
+    for tried in result.trials:
+        assert tried.sentence
+        if tried.outcome in ("lost", "won", "chosen", "no-difference"):
+            assert tried.ratio is not None
+            assert tried.ratio.low <= tried.ratio.expected <= tried.ratio.high
+            assert tried.pairs > 0
+    moved = [reason for reason in result.reasons if reason.source == "measured"]
+    assert moved
+    assert any("faster than" in reason.because and "pairs" in reason.because for reason in moved)
+    assert {"measured", "race", "confirming", "done"} <= {event.kind for event in events}
+    written = json.loads(json.dumps(result.to_json()))
+    assert {"gain", "settings", "trials", "spent_seconds", "reasons"} <= set(written)
+    assert Settings.from_json(written["settings"]) == result.settings
+
+
+def test_what_fails_is_recorded_and_not_tried_again() -> None:
+    fails = {
+        "engine=other": Failure("crashed", "It ended with SIGABRT.", 1.0),
+        "ubatch=1024": Failure("out-of-memory", "There is no room for its buffers.", 1.0),
+        "flash_attention=off": Failure("refused", "It needs flash attention.", 0.1),
+    }
+    world = World(effects(4), 4, fails=fails)
+    result = search(world, world_space(world.effects, *REDUCED))
+    outcomes = {tried.outcome for tried in result.trials}
+    assert {"crashed", "refused"} <= outcomes
+    assert result.settings.engine == "embedded"
+    tries = Counter(settings for settings, _, _ in world.calls)
+    for settings, count in tries.items():
+        if world._failure(settings) is not None:
+            assert count == 1
+
+
+def test_a_start_that_does_not_run_is_an_error() -> None:
+    world = World(effects(1), 1, fails={"engine=embedded": Failure("crashed", "It ended.")})
+    with pytest.raises(MoestroError, match="It ended") as caught:
+        search(world, world_space(world.effects))
+    assert caught.value.code == "tune-start-failed"
+
+
+def test_a_start_that_misses_the_demands_is_followed_by_one_that_meets_them() -> None:
+    late = Failure("misses-slo", "The first token came after 9 s.")
+    world = World(effects(1), 1, fails={"engine=embedded": late})
+    result = search(world, world_space(world.effects, *REDUCED))
+    assert result.settings.engine == "other"
+    assert result.gain is None  # there is nothing to compare with
+    assert {t.settings: t.outcome for t in result.trials}[START] == "misses-slo"
+
+
+def test_no_settings_meet_the_demands() -> None:
+    late = Failure("misses-slo", "The first token came after 9 s.")
+    world = World(effects(1), 1, fails={"context=4096": late})
+    with pytest.raises(MoestroError, match="9 s") as caught:
+        search(world, world_space(world.effects, *REDUCED))
+    assert caught.value.code == "tune-unsatisfied"
+
+
+def test_a_budget_too_short_for_one_pair_says_what_it_would_take() -> None:
+    world = World(effects(1), 1)
+    with pytest.raises(MoestroError, match=r"takes about \d+ s") as caught:
+        search(world, world_space(world.effects), budget=8.0)
+    assert caught.value.code == "tune-budget-too-short"
+    assert "30" in (caught.value.hint or "") or "s or more" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("budget", [60.0, 100.0, 200.0])
+def test_the_budget_holds_within_one_sample(budget: float) -> None:
+    for seed in range(4):
+        world = World(effects(seed), seed)
+        result = search(world, world_space(world.effects), budget=budget)
+        slowest = max(world.effects.seconds(settings) for settings, _, _ in world.calls)
+        assert world.now <= budget + world.start_seconds_ + 1.5 * slowest * world.part_seconds
+        assert result.spent_seconds == pytest.approx(world.now)
+        if not result.complete:
+            assert result.stopped == "the budget is spent"
+
+
+def test_what_the_space_excludes_never_runs() -> None:
+    world = World(effects(5), 5)
+    space = world_space(world.effects, *REDUCED)
+
+    def why_not(candidate: Settings, incumbent: Settings) -> str | None:
+        return "forecast: 2.3× slower" if candidate.threads == 1 else None
+
+    result = search(world, replace(space, why_not=why_not))
+    assert all(settings.threads == 2 for settings, _, _ in world.calls)
+    excluded = [tried for tried in result.trials if tried.outcome == "excluded"]
+    assert any("2.3×" in tried.sentence for tried in excluded)
+
+
+class Stopped(World):
+    """Someone presses Ctrl-C during the n-th sample."""
+
+    stop_at = 0
+
+    async def measure(self, settings: Settings, *, part: int, share: float) -> Sample | Failure:
+        if len(self.calls) >= self.stop_at:
+            raise asyncio.CancelledError
+        return await super().measure(settings, part=part, share=share)
+
+
+def test_what_was_learned_is_kept_when_it_is_stopped() -> None:
+    tested = 0
+    for stop_at in range(1, 60, 4):
+        world = Stopped(effects(0), 0)
+        world.stop_at = stop_at
+        journal = Journal()
+        space = world_space(world.effects, *REDUCED)
+        try:
+            search(world, space, journal=journal)
+        except asyncio.CancelledError:
+            tested += 1
+            result = journal.result()
+            assert not result.complete
+            assert result.stopped == "it was stopped"
+            json.dumps(result.to_json())
+            assert world.truth(result.settings) >= 0.97 * world.truth(START)
+            if result.settings != START and not result.confirmed:
+                assert result.gain is not None
+                assert result.gain.expected > 1
+    assert tested > 3

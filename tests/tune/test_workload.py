@@ -1,0 +1,105 @@
+"""What a sample of the workload is worth."""
+
+from __future__ import annotations
+
+import pytest
+
+from moestro.load import SCENARIOS, LoadResult, RequestRecord, Slo
+from moestro.load.scenario import Session
+from moestro.tune.workload import Work, costs
+
+CHAT = SCENARIOS["chat"]
+
+
+def record(
+    session: int,
+    *,
+    ttft: float = 1.0,
+    per_token: float = 0.1,
+    tokens: int = 11,
+    error: str | None = None,
+) -> RequestRecord:
+    times = tuple(ttft + per_token * number for number in range(tokens))
+    return RequestRecord(
+        session=session,
+        turn=0,
+        due=0.0,
+        sent=0.0,
+        piece_times=times,
+        ended=times[-1] if times else ttft,
+        prompt_tokens=100,
+        cached_tokens=0,
+        output_tokens=tokens,
+        error=error,
+    )
+
+
+def result(*records: RequestRecord) -> LoadResult:
+    return LoadResult("chat", 0, 1, None, 10.0, records)
+
+
+def sessions(count: int) -> tuple[Session, ...]:
+    return Work(CHAT, 1).sessions(0, 1.0, 4.0)[:count]
+
+
+def test_a_part_has_whole_sessions_for_every_user() -> None:
+    work = Work(CHAT, 3)
+    assert len(work.sessions(5, 1.0, 4.0)) == 12
+    assert len(work.sessions(5, 0.25, 4.0)) == 3
+    assert len(work.sessions(5, 0.01, 4.0)) == 3
+    assert work.sessions(5, 0.25, 4.0) == work.sessions(5, 1.0, 4.0)[:3]
+    assert work.sessions(6, 0.25, 4.0) != work.sessions(5, 0.25, 4.0)
+
+
+def test_the_value_is_requests_of_full_length_per_second() -> None:
+    wanted = sessions(1)
+    length = wanted[0].turns[0].max_tokens
+    value = Work(CHAT, 1).value(result(record(0)), wanted)
+    assert value == pytest.approx(1 / (1.0 + 0.1 * (length - 1)))
+
+
+def test_an_answer_that_ends_early_weighs_like_a_whole_one() -> None:
+    wanted = sessions(1)
+    short = Work(CHAT, 1).value(result(record(0, tokens=3)), wanted)
+    long = Work(CHAT, 1).value(result(record(0, tokens=60)), wanted)
+    assert short == pytest.approx(long)
+
+
+def test_time_per_token_is_pooled_over_all_tokens() -> None:
+    found = costs(
+        result(record(0, per_token=0.1, tokens=101), record(1, per_token=0.5, tokens=2)),
+        sessions(2),
+    )
+    assert found is not None
+    assert found.per_token == pytest.approx((100 * 0.1 + 0.5) / 101)
+    assert found.ttft == pytest.approx(1.0)
+
+
+def test_streams_share_the_time() -> None:
+    wanted = sessions(1)
+    one = Work(CHAT, 1).value(result(record(0)), wanted)
+    four = Work(CHAT, 4).value(result(record(0)), wanted)
+    assert one is not None
+    assert four == pytest.approx(4 * one)
+
+
+@pytest.mark.parametrize("records", [(), (record(0, tokens=1),), (record(0, error="broke off"),)])
+def test_without_a_second_token_there_is_no_value(records: tuple[RequestRecord, ...]) -> None:
+    assert Work(CHAT, 1).value(result(*records), sessions(1)) is None
+
+
+def test_an_slo_that_is_kept_changes_nothing() -> None:
+    slo = Slo(ttft_seconds=1.0, inter_token_seconds=0.1001)
+    wanted = sessions(1)
+    plain = Work(CHAT, 1).value(result(record(0)), wanted)
+    assert Work(CHAT, 1, slo).value(result(record(0)), wanted) == plain
+
+
+def test_what_misses_its_slo_is_worth_less_the_further_it_is_off() -> None:
+    wanted = sessions(1)
+    work = Work(CHAT, 1, Slo(ttft_seconds=0.5))
+    plain = Work(CHAT, 1).value(result(record(0)), wanted)
+    twice = work.value(result(record(0)), wanted)
+    assert plain is not None
+    assert twice == pytest.approx(plain / 16)
+    assert work.margins((record(0),)) == [(0.5, 1.0)]
