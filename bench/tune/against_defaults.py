@@ -206,7 +206,7 @@ def main() -> None:
             rows.append(new)
             found = {"machine": describe(), "summary": summary(rows), "rows": rows}
             options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            said = new["ratio"] if "ratio" in new else new
+            said = new.get("ratio", new)
             print(f"{model:24} {scenario:12} {new['engine']:22} {said}", flush=True)
     print(json.dumps(summary(rows), indent=1))
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.gateway.stub_engine import StubEngine, stub_request
 
 from moestro.engine import EngineRequest
 from moestro.load import SCENARIOS
@@ -14,6 +13,7 @@ from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Sample
 from moestro.tune.engine_arena import EngineArena, acceptance_by_position
 from moestro.tune.workload import Work
+from tests.gateway.stub_engine import StubEngine, stub_request
 
 SETTINGS = Settings(context=512, parallel=2, threads=1)
 GIB = 1 << 30

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from moestro.hardware import Inventory, hardware_named
 from moestro.hardware.store import data_folder
 from moestro.planning.settings import Reason, Settings
 from moestro.tune.depth import DepthCurve, Step
@@ -27,8 +26,8 @@ def _own_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def machine() -> Inventory:
-    return hardware_named("4 cores, 16 GiB DDR5-5600 dual channel")
+def machine() -> str:
+    return "a-machine-with-4-cores"
 
 
 @pytest.fixture
@@ -57,12 +56,12 @@ def result(**changes: Any) -> TuneResult:
     return found.but(**changes)
 
 
-def test_nothing_is_known_at_first(machine: Inventory, model: list[Path]) -> None:
+def test_nothing_is_known_at_first(machine: str, model: list[Path]) -> None:
     found = stored(machine, model)
     assert (found.tuned, found.stale, found.findings) == (None, (), ())
 
 
-def test_what_was_kept_is_found(machine: Inventory, model: list[Path]) -> None:
+def test_what_was_kept_is_found(machine: str, model: list[Path]) -> None:
     keep(machine, model, result())
     found = stored(machine, model, workload="chat × 1", engine_versions={"built": "b11549"})
     assert found.tuned is not None
@@ -73,9 +72,7 @@ def test_what_was_kept_is_found(machine: Inventory, model: list[Path]) -> None:
     assert found.tuned.curve == result().curve
 
 
-def test_each_workload_has_its_own_and_the_last_one_counts(
-    machine: Inventory, model: list[Path]
-) -> None:
+def test_each_workload_has_its_own_and_the_last_one_counts(machine: str, model: list[Path]) -> None:
     keep(machine, model, result())
     keep(machine, model, result(settings=replace(START, ubatch=1024)))
     keep(machine, model, result(workload="long", settings=replace(START, ubatch=2048)))
@@ -87,18 +84,15 @@ def test_each_workload_has_its_own_and_the_last_one_counts(
     assert stored(machine, model).tuned is not None
 
 
-def test_another_machine_or_model_has_none(
-    machine: Inventory, model: list[Path], tmp_path: Path
-) -> None:
+def test_another_machine_or_model_has_none(machine: str, model: list[Path], tmp_path: Path) -> None:
     keep(machine, model, result())
-    other = hardware_named("8 cores, 16 GiB DDR5-5600 dual channel")
-    assert stored(other, model).tuned is None
+    assert stored("a-machine-with-8-cores", model).tuned is None
     another = tmp_path / "another.gguf"
     another.write_bytes(b"GGUF" * 4096)
     assert stored(machine, [another]).tuned is None
 
 
-def test_what_changed_since_is_said(machine: Inventory, model: list[Path]) -> None:
+def test_what_changed_since_is_said(machine: str, model: list[Path]) -> None:
     keep(machine, model, result())
     newer = stored(machine, model, engine_versions={"built": "b12000"})
     assert newer.tuned is not None
@@ -131,7 +125,7 @@ HOSTILE: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("name", "value"), HOSTILE)
 def test_a_damaged_entry_is_a_finding(
-    machine: Inventory, model: list[Path], name: str, value: Any
+    machine: str, model: list[Path], name: str, value: Any
 ) -> None:
     path = keep(machine, model, result())
     record = json.loads(path.read_text())
@@ -147,7 +141,7 @@ def test_a_damaged_entry_is_a_finding(
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[1]", b"\xff\xfe", b'{"form": 1}', b"[" * 100_000]
 )
-def test_a_damaged_file_is_a_finding(machine: Inventory, model: list[Path], content: bytes) -> None:
+def test_a_damaged_file_is_a_finding(machine: str, model: list[Path], content: bytes) -> None:
     path = keep(machine, model, result())
     assert path.is_relative_to(data_folder() / TUNED)
     path.write_bytes(content)
@@ -156,7 +150,7 @@ def test_a_damaged_file_is_a_finding(machine: Inventory, model: list[Path], cont
     assert len(found.findings) == 1
 
 
-def test_a_damaged_curve_costs_the_curve_only(machine: Inventory, model: list[Path]) -> None:
+def test_a_damaged_curve_costs_the_curve_only(machine: str, model: list[Path]) -> None:
     path = keep(machine, model, result())
     record = json.loads(path.read_text())
     record["payload"][0]["curve"] = [{"depth": "deep"}]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
+from moestro.cli.planning import fitting_reference, planned_model, seen_by_engine
 from moestro.cli.quick_checks import with_quick_checks
 from moestro.cli.resolve import resolve
 from moestro.doctor.case import Address
@@ -18,7 +18,7 @@ from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, this_inventory
 from moestro.model import HubRef, ModelSpec, Reference, Url, read_model
 from moestro.model.splits import model_name
-from moestro.planning import Plan, Planner, Wishes, make_plan
+from moestro.planning import Plan, Planner, Wishes
 from moestro.verify.stored import StoredVerdict, verdict_of
 from moestro.words import shown
 
@@ -97,8 +97,7 @@ def _prepared(
     if chosen is not None:
         model = replace(model, findings=(*model.findings, chosen))
     path = Path(model.files[0].location)
-    with planner_of(model, machine, wishes, identity) as planner:
-        plan = told(make_plan(planner, with_alternatives=False), planner)
+    with planned_model(model, machine, wishes, identity) as (planner, plan):
         return Prepared(path, identity, plan, planner)
 
 

@@ -53,6 +53,11 @@ def engine_options(function: Decorated) -> Decorated:
     """What the user fixes stays fixed; what is left out is chosen, with a reason."""
     for option in (
         click.option(
+            "--untuned",
+            is_flag=True,
+            help="Plan without what `moestro tune` found on this machine.",
+        ),
+        click.option(
             "--gpu-layers",
             type=click.IntRange(0, INT_MAX),
             default=None,

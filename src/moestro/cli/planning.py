@@ -57,15 +57,51 @@ def planned(
         MoestroError: the model cannot be read.
     """
     model = read_fitting(resolve(text), inventory, wishes)
-    with planner_of(model, inventory, wishes, process=process, meanwhile=meanwhile) as planner:
-        yield planner, told(make_plan(planner), planner)
+    found = planned_model(
+        model, inventory, wishes, process=process, meanwhile=meanwhile, with_alternatives=True
+    )
+    with found as (planner, plan):
+        yield planner, plan
+
+
+@contextmanager
+def planned_model(
+    model: ModelSpec,
+    inventory: Inventory,
+    wishes: Wishes,
+    identity: str | None = None,
+    *,
+    process: DryRunProcess | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+    with_alternatives: bool = False,
+) -> Iterator[tuple[Planner, Plan]]:
+    """A plan for a model whose header was read, and its planner: with what `tune` found, where that
+    fits what is wished for, else without.
+
+    Raises:
+        MoestroError: there is no such engine as the wishes name.
+    """
+    from moestro.cli.recall import completed, recalled, told_of
+
+    here = inventory.source == "this machine"
+    tuned = recalled(model, identity or inventory.identity, wishes) if here else None
+    if tuned is not None:
+        full = completed(wishes, tuned.settings, with_gpus=bool(inventory.gpus))
+        with planner_of(model, inventory, full, identity, process, meanwhile) as planner:
+            plan = told(make_plan(planner, with_alternatives=with_alternatives), planner)
+            if not any(finding.severity is Severity.FAIL for finding in plan.findings):
+                yield planner, told_of(plan, tuned)
+                return
+            process = None  # it has ended with this planner
+    with planner_of(model, inventory, wishes, identity, process, meanwhile) as planner:
+        yield planner, told(make_plan(planner, with_alternatives=with_alternatives), planner)
 
 
 def plan_of(text: str, inventory: Inventory, wishes: Wishes) -> Plan:
     """A plan for the model that `text` names, without a look at alternatives."""
     model = read_fitting(resolve(text), inventory, wishes)
-    with planner_of(model, inventory, wishes) as planner:
-        return told(make_plan(planner, with_alternatives=False), planner)
+    with planned_model(model, inventory, wishes) as (_, plan):
+        return plan
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from moestro.cli.bench_figures import span
 from moestro.cli.launch import refuse_failures, require_gguf
 from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
+from moestro.cli.recall import completed, measured
 from moestro.cli.resolve import resolve
 from moestro.engine import EngineRequest
 from moestro.engine.registry import EngineInfo, engine_named, engines
@@ -21,8 +22,7 @@ from moestro.hardware import Inventory, this_inventory
 from moestro.model import HubRef, ModelSpec, Url, read_model
 from moestro.model.splits import model_name
 from moestro.planning import Plan, Planner, Wishes, make_plan
-from moestro.planning.plan import replay
-from moestro.planning.settings import Reason, Settings
+from moestro.planning.settings import Settings
 from moestro.tune.engine_arena import EngineArena
 from moestro.tune.journal import Journal, OnEvent
 from moestro.tune.result import TuneResult
@@ -69,6 +69,7 @@ def tuned(
     machine = seen_by_engine(whole)
     wishes = _for(work, wishes)
     model = _fetched(text, machine, wishes)
+    wishes = replace(wishes, untuned=True)
     with planner_of(model, machine, wishes, whole.identity) as planner:
         before = told(make_plan(planner, with_alternatives=False), planner)
         if not anyway:
@@ -84,8 +85,8 @@ def tuned(
             engine=result.settings.engine,
             engine_version=version,
         )
-        after = replay(planner, result.settings, _reasons(before, result))
-    kept = None if synthetic_acceptance else _kept(model, whole, result)
+    kept = None if synthetic_acceptance else _kept(model, whole.identity, result)
+    after = _planned(model, machine, whole.identity, wishes, result)
     findings = tuple(one for one in (kept, _missed(work, result)) if one is not None)
     return Tuned(work, before, after, result, stopped, findings)
 
@@ -159,6 +160,7 @@ def _searched(
             memory_bytes=_memory_bytes(planner),
             most_alive=1 if planner.inventory.gpus else 4,
         ) as arena:
+            await arena.fit(start, budget_seconds)
             return await tune(arena, tried, start, budget_seconds=budget_seconds, journal=journal)
 
     try:
@@ -181,7 +183,10 @@ def fixed_settings(wishes: Wishes) -> frozenset[str]:
     """The names of the settings that the user decided."""
     names = {field.name for field in fields(Settings)}
     given = {
-        field.name for field in fields(Wishes) if getattr(wishes, field.name) not in (None, False)
+        field.name
+        for field in fields(Wishes)
+        if getattr(wishes, field.name) is not None
+        and not (field.name == "unified" and not wishes.unified)
     }
     fixed = given & names
     if "cache_type" in given:
@@ -220,26 +225,19 @@ async def _stoppable(search: Coroutine[None, None, TuneResult]) -> TuneResult:
         raise KeyboardInterrupt from None
 
 
-def _reasons(plan: Plan, result: TuneResult) -> tuple[Reason, ...]:
-    """The plan's, those of measured settings replaced by what was measured."""
-    measured = {reason.setting: reason for reason in result.reasons}
-    kept = tuple(
-        measured.pop(reason.setting, reason)
-        for reason in plan.reasons
-        if reason.setting in measured or not _moved(reason.setting, result)
-    )
-    return (*kept, *measured.values())
+def _planned(
+    model: ModelSpec, machine: Inventory, identity: str, wishes: Wishes, result: TuneResult
+) -> Plan:
+    """The plan with the settings that were found."""
+    full = completed(wishes, result.settings, with_gpus=bool(machine.gpus))
+    with planner_of(model, machine, full, identity) as planner:
+        plan = told(make_plan(planner, with_alternatives=False), planner)
+    return measured(plan, result.reasons)
 
 
-def _moved(setting: str, result: TuneResult) -> bool:
-    """Whether a reason of the start is about something that is no longer so."""
-    before, after = result.start, result.settings
-    return getattr(before, setting, None) != getattr(after, setting, None)
-
-
-def _kept(model: ModelSpec, machine: Inventory, result: TuneResult) -> Finding | None:
+def _kept(model: ModelSpec, identity: str, result: TuneResult) -> Finding | None:
     try:
-        keep(machine, [Path(file.location) for file in model.files], result)
+        keep(identity, [Path(file.location) for file in model.files], result)
     except MoestroError as error:
         return Finding(
             Severity.WARN,

@@ -48,6 +48,7 @@ def request_to_json(request: EngineRequest) -> dict[str, Any]:
         "settings": request.settings.to_json(),
         "projector": str(request.projector) if request.projector else None,
         "synthetic_acceptance": list(request.synthetic_acceptance),
+        "verbose": request.verbose,
     }
 
 
@@ -61,6 +62,7 @@ def request_from_json(data: Mapping[str, Any]) -> EngineRequest:
         settings=Settings.from_json(data["settings"]),
         projector=Path(data["projector"]) if data["projector"] else None,
         synthetic_acceptance=tuple(data["synthetic_acceptance"]),
+        verbose=data["verbose"],
     )
 
 

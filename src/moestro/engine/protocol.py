@@ -24,7 +24,8 @@ class EngineRequest:
 
     `synthetic_acceptance` has the engine accept drafted tokens by chance: one probability for each
     position of a draft, that it and all before it are accepted. The text is nonsense then: for
-    benchmarks of models whose weights are random.
+    benchmarks of models whose weights are random. `verbose`: the log says more of each request,
+    as how often the drafts of each position were accepted; no text of it.
     """
 
     model: Path
@@ -32,6 +33,7 @@ class EngineRequest:
     settings: Settings
     projector: Path | None = None
     synthetic_acceptance: tuple[float, ...] = ()
+    verbose: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def _plan_file(value: dict[str, Any]) -> PlanFile:
     for part in ("model", "hardware", "reasons", "settings", "engine"):
         _check_texts(value.get(part), part)
     workload = {name: _whole(value["workload"], name, 0) for name in _names(Workload)}
-    settings = _settings(value["settings"])
+    settings = settings_from(value["settings"])
     found = PlanFile(
         model=_model(value["model"]),
         hardware=Inventory.from_json(value["hardware"]),
@@ -296,7 +296,11 @@ _NAMES = {
 _SIZES = ("expert_cache_bytes", "prompt_cache_bytes")
 
 
-def _settings(value: dict[str, Any]) -> Settings:
+def settings_from(value: dict[str, Any]) -> Settings:
+    """Settings as `Settings.to_json` writes them, from a file that may hold anything.
+
+    Raises ValueError, TypeError or LookupError: not such settings.
+    """
     strange = set(value) - set(_names(Settings))
     if strange:
         raise ValueError(f"there is no setting {', '.join(sorted(strange))}")

@@ -10,6 +10,7 @@ from moestro.planning.settings import CacheType, FlashAttention, LoadMode, Ngram
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """None leaves the choice to the planner. `engine` is its id, or the path of a program.
+    `untuned`: what `tune` found on this machine is not to be used.
 
     `budget_bytes` bounds what the model may take of each kind of memory beyond what the machine
     allows: host memory on a host without GPUs, each GPU's own memory otherwise.
@@ -38,6 +39,7 @@ class Wishes:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     budget_bytes: int | None = None
+    untuned: bool = False
 
     @property
     def for_gpus(self) -> dict[str, int | None]:

@@ -27,6 +27,13 @@ from moestro.tune.workload import Work, costs
 START_SECONDS = 900.0
 """A large model from a slow disk."""
 
+REQUEST_SECONDS = 1800.0
+LEAST_PATIENCE_SECONDS = 20.0
+HOPELESS = 8
+
+PILOT = 1 << 31
+"""A part that no search counts up to."""
+
 DYING_SECONDS = 2.0
 """A connection breaks before the process has ended, and why it ended is known after that."""
 
@@ -73,6 +80,7 @@ class EngineArena:
         self._live: dict[Settings, _Live] = {}
         self._start_seconds: dict[Settings, float] = {}
         self._characters_per_token: float | None = None
+        self._usual_seconds: float | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,7 +131,21 @@ class EngineArena:
         value = self.work.value(result, sessions)
         if value is None:
             return Failure("wrong-output", "No answer had a second token to time.", spent)
-        return Sample(value, spent, self._figures(live, result, sessions))
+        longest = max(record.latency for record in result.records)
+        self._usual_seconds = min(longest, self._usual_seconds or longest)
+        figures = self._figures(live, result, sessions)
+        return Sample(value, spent, figures, self.work.real_share(share))
+
+    async def fit(self, settings: Settings, budget_seconds: float) -> None:
+        """Makes the parts of the workload as long as the budget bears, by one session of every
+        user. Where that fails nothing changes: `measure` will say why."""
+        began = time.monotonic()
+        self.work = replace(self.work, sessions_each=1)
+        found = await self.measure(settings, part=PILOT, share=1.0)
+        if isinstance(found, Sample):
+            start = self._start_seconds.get(settings, 0.0)
+            took = time.monotonic() - began - start
+            self.work = self.work.sized(took, budget_seconds)
 
     async def run(self, settings: Settings, work: Work, *, part: int) -> LoadResult:
         """Another workload with these settings: for curves over streams.
@@ -147,16 +169,25 @@ class EngineArena:
             requests=sum(len(session.turns) for session in sessions),
             concurrency=work.streams,
             options={"cache_prompt": True},
+            request_seconds=self._patience_seconds,
         )
         characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
         return await generate(live.target, load, characters_per_token=characters)
+
+    @property
+    def _patience_seconds(self) -> float:
+        """A request that takes many times as long as others do is not worth its end."""
+        if self._usual_seconds is None:
+            return REQUEST_SECONDS
+        return min(max(LEAST_PATIENCE_SECONDS, HOPELESS * self._usual_seconds), REQUEST_SECONDS)
 
     async def _up(self, settings: Settings) -> _Live:
         if settings in self._live:
             return self._live[settings]
         await self._make_room(settings)
         began = time.monotonic()
-        engine = self._make(replace(self._request, settings=settings))
+        talks = bool(settings.drafts)  # its log then says which drafts were accepted
+        engine = self._make(replace(self._request, settings=settings, verbose=talks))
         try:
             await engine.start(START_SECONDS)
             target = Target(engine.address, engine.api_key, self._request.name)

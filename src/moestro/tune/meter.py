@@ -84,7 +84,7 @@ class Meter:
         if settings not in self._ran and not starting:  # not known before: it is now
             starting = min(self.starting_seconds(settings), found.spent_seconds)
         self._ran.add(settings)
-        full = max(found.spent_seconds - starting, 0.0) / share
+        full = max(found.spent_seconds - starting, 0.0) / (found.share or share)
         self._full_seconds[settings] = min(full, self._full_seconds.get(settings, full))
         self.journal.measured(candidate, found, share)
         return found

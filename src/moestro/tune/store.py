@@ -16,9 +16,9 @@ from typing import Any, get_args
 
 from moestro.errors import NotAPlan
 from moestro.findings import Finding, Severity
-from moestro.hardware import Inventory, store
+from moestro.hardware import store
 from moestro.model.identity import sampled_digest
-from moestro.planning.plan_file import _settings, legible
+from moestro.planning.plan_file import legible, settings_from
 from moestro.planning.settings import Reason, Settings, Source
 from moestro.tune.depth import DepthCurve
 from moestro.tune.result import TuneResult
@@ -72,7 +72,7 @@ class StoredTune:
             workload=_text(data["workload"]),
             objective=_text(data["objective"]),
             engine_version=_text(data["engine_version"]),
-            settings=_settings(data["settings"]),
+            settings=settings_from(data["settings"]),
             gain=_interval(data["gain"]),
             confirmed=_flag(data["confirmed"]),
             complete=_flag(data["complete"]),
@@ -93,7 +93,7 @@ class Found:
     findings: tuple[Finding, ...] = ()
 
 
-def keep(machine: Inventory, paths: Sequence[Path], result: TuneResult) -> Path:
+def keep(identity: str, paths: Sequence[Path], result: TuneResult) -> Path:
     """Keeps a result in place of the one for the same workload.
 
     Raises:
@@ -119,11 +119,11 @@ def keep(machine: Inventory, paths: Sequence[Path], result: TuneResult) -> Path:
         others = [one for one in _entries(payload)[0] if one.workload != new.workload]
         return [one.to_json() for one in (*others, new)[-_KEPT:]]
 
-    return store.update(TUNED, _key(machine, paths), with_this)
+    return store.update(TUNED, _key(identity, paths), with_this)
 
 
 def stored(
-    machine: Inventory,
+    identity: str,
     paths: Sequence[Path],
     *,
     workload: str | None = None,
@@ -136,7 +136,7 @@ def stored(
     Raises:
         ModelError: a file cannot be read.
     """
-    kept = store.load(TUNED, _key(machine, paths))
+    kept = store.load(TUNED, _key(identity, paths))
     entries, strange = _entries(kept.payload)
     findings = [kept.finding] if kept.finding is not None else []
     if strange:
@@ -163,8 +163,8 @@ def _stale(
     return tuple(found)
 
 
-def _key(machine: Inventory, paths: Sequence[Path]) -> str:
-    both = f"{machine.identity}\n{sampled_digest(paths)}"
+def _key(identity: str, paths: Sequence[Path]) -> str:
+    both = f"{identity}\n{sampled_digest(paths)}"
     return hashlib.blake2b(both.encode(), digest_size=20).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,11 @@ from moestro.load.scenario import Scenario, Session
 from moestro.load.summary import Slo
 
 SESSIONS_A_USER = 4
-"""In a whole part; so a quarter of a part still keeps every user busy."""
+"""In a whole part, unless they are long; so a quarter of a part still keeps every user busy."""
+
+MOST_SESSIONS = 12
+PART_SHARE = 0.03
+"""Of the budget, for one whole part: some dozens of comparisons."""
 
 STEEP = 4
 """Power by which a missed limit weighs: 10 % over costs a third of the value."""
@@ -38,6 +42,12 @@ class Work:
     scenario: Scenario
     streams: int
     slo: Slo | None = None
+    sessions_each: int = SESSIONS_A_USER
+
+    def sized(self, session_seconds: float, budget_seconds: float) -> Work:
+        """With parts of a length that fits the budget, where a session takes so long."""
+        wanted = PART_SHARE * budget_seconds / max(session_seconds, 1e-3)
+        return replace(self, sessions_each=min(max(round(wanted), 1), MOST_SESSIONS))
 
     @property
     def label(self) -> str:
@@ -54,9 +64,15 @@ class Work:
 
     def sessions(self, part: int, share: float, characters_per_token: float) -> tuple[Session, ...]:
         """Those of part number `part`; `share` of them, a whole number for each user."""
-        each = max(round(SESSIONS_A_USER * share), 1)
         made = self.scenario.sessions(part, characters_per_token)
-        return tuple(islice(made, each * self.streams))
+        return tuple(islice(made, self._each(share) * self.streams))
+
+    def real_share(self, share: float) -> float:
+        """What `share` of a part comes to in whole sessions."""
+        return self._each(share) / self.sessions_each
+
+    def _each(self, share: float) -> int:
+        return max(round(self.sessions_each * share), 1)
 
     def value(self, result: LoadResult, sessions: tuple[Session, ...]) -> float | None:
         """Requests per second, as above; None where no answer had a second token."""

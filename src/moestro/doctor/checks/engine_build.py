@@ -18,7 +18,7 @@ from moestro.findings import Finding, Severity
 
 _WORTH_A_BUILD = ("AVX-VNNI", "AVX-512", "AVX-512-VNNI", "AVX-512-BF16", "DOTPROD", "I8MM")
 """What ggml has faster products of quantized weights for; wider sets bring little beside them. AMX
-is not among them: a build of this release with it crashed on Q8_0 weights (docs/guides/engines.md)."""
+is not among them: this release built with it crashed on Q8_0 weights (docs/guides/engines.md)."""
 
 # The switch that a build of one's own needs to have the same GPU code as a published build.
 _SWITCHES = {"cu": "CUDA", "rocm": "HIP", "vulkan": "VULKAN"}

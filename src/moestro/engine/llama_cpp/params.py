@@ -19,6 +19,9 @@ _FLASH_ATTENTION = {
     "on": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED,
 }
 
+VERBOSITY = 4
+"""llama.cpp's "trace": some lines a request, none a token, and nothing of what is said."""
+
 _LOAD_MODES = {
     "auto": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_AUTO,
     "none": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE,
@@ -71,6 +74,8 @@ def server_params(
     params.hostnames = [_LOOPBACK]
     params.port = 0  # the system picks a free one, so there is no race for it
     params.api_keys = [api_key]
+    if request.verbose:
+        params.verbosity = VERBOSITY
     params.use_jinja = True
     params.ui = False
     params.endpoint_metrics = True

@@ -19,6 +19,9 @@ from moestro.model import ModelSpec, read_model
 from moestro.planning.placement import expert_blocks
 from moestro.planning.settings import Settings
 
+VERBOSITY = "4"
+"""As for the embedded engine; see `llama_cpp.params`."""
+
 LOOPBACK = "127.0.0.1"
 ANY_PORT = 0
 """The system gives a free one, so there is no race for it; the guard sees which."""
@@ -73,8 +76,10 @@ def arguments(request: EngineRequest, info: EngineInfo) -> list[str]:
         EngineStartFailed: it cannot do what the settings say.
     """
     model = read_model(request.model)
+    talks = request.verbose and info.family == "llama.cpp"
     flags = (
         *_files(request),
+        *((("--verbosity", VERBOSITY),) if talks else ()),
         ("--alias", alias(request.name)),
         *setting_flags(info, model, request.settings, request.synthetic_acceptance),
         *_known(DIALECTS[info.family].serving_flags(LOOPBACK, ANY_PORT), info),
