@@ -181,6 +181,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def built() -> Path:
+    """The natively built llama-server."""
+    program = engine_named(PEER).program
+    assert program is not None
+    return program
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="*", default=[*LARGER, "demo"])
@@ -192,7 +199,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS / "against_defaults.json")
     options = parser.parse_args()
-    program = options.server or engine_named(PEER).program
+    program: Path = options.server or built()
     kept = json.loads(options.output.read_text()) if options.output.exists() else {}
     rows = kept.get("rows", [])
     for scenario in options.scenario:

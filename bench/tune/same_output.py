@@ -137,6 +137,7 @@ async def compare(model: str, count: int) -> list[dict[str, Any]]:
         other = await answers(model_path(model), settings, turns)
         found = [difference(a, b) for a, b in zip(plain, other, strict=True)]
         parted = [one for one in found if one is not None]
+        defects = [asdict(one) for one in parted if not one.near_tie]
         rows.append(
             {
                 "model": model,
@@ -146,14 +147,14 @@ async def compare(model: str, count: int) -> list[dict[str, Any]]:
                 "tokens": sum(map(len, plain)),
                 "equal": len(turns) - len(parted),
                 "near_ties": sum(one.near_tie for one in parted),
-                "defects": [asdict(one) for one in parted if not one.near_tie],
+                "defects": defects,
                 "gaps": [one.gap for one in parted],
             }
         )
         print(
             f"{model:26} mtp {settings.mtp_depth} ngram {settings.ngram:8} "
             f"{rows[-1]['equal']}/{len(turns)} equal, {rows[-1]['near_ties']} near ties, "
-            f"{len(rows[-1]['defects'])} defects",
+            f"{len(defects)} defects",
             flush=True,
         )
     return rows

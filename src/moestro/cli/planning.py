@@ -90,7 +90,7 @@ def planned_model(
         with planner_of(model, inventory, full, identity, process, meanwhile) as planner:
             plan = told(make_plan(planner, with_alternatives=with_alternatives), planner)
             if not any(finding.severity is Severity.FAIL for finding in plan.findings):
-                yield planner, told_of(plan, tuned)
+                yield planner, told_of(plan, tuned, wishes)
                 return
             process = None  # it has ended with this planner
     with planner_of(model, inventory, wishes, identity, process, meanwhile) as planner:

@@ -83,8 +83,8 @@ def measured(plan: Plan, reasons: tuple[Reason, ...]) -> Plan:
     return replace(plan, reasons=(*kept, *found.values()))
 
 
-def told_of(plan: Plan, tuned: StoredTune) -> Plan:
-    """The plan that was made with `tuned`, saying so."""
+def told_of(plan: Plan, tuned: StoredTune, wishes: Wishes) -> Plan:
+    """The plan that was made with `tuned`, saying so; `wishes` are the user's own."""
     gain = "" if tuned.gain is None else f"{tuned.gain.expected:.2f}× the plan's own settings, "
     finding = Finding(
         Severity.INFO,
@@ -93,4 +93,13 @@ def told_of(plan: Plan, tuned: StoredTune) -> Plan:
         f"for {tuned.workload}: {gain}{tuned.tuned_at:%Y-%m-%d}",
         "--untuned plans without them.",
     )
+    open_ = {name for wish, name in FROM_SETTINGS.items() if getattr(wishes, wish) is None}
+    with_it = Reason("", f"measured with it for {tuned.workload}", "measured")
+    reasons = tuple(
+        replace(with_it, setting=one.setting)
+        if one.source == "user" and one.setting in open_
+        else one
+        for one in plan.reasons
+    )
+    plan = replace(plan, reasons=reasons)
     return replace(measured(plan, tuned.reasons), findings=(*plan.findings, finding))

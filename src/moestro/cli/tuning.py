@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, 
 from moestro.cli.recall import completed, measured
 from moestro.cli.resolve import resolve
 from moestro.engine import EngineRequest
-from moestro.engine.registry import EngineInfo, engine_named, engines
+from moestro.engine.registry import MTP, EngineInfo, engine_named, engines
+from moestro.engine.start import make_engine
 from moestro.errors import MoestroError, UsageError
 from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, this_inventory
@@ -23,13 +25,17 @@ from moestro.model import HubRef, ModelSpec, Url, read_model
 from moestro.model.splits import model_name
 from moestro.planning import Plan, Planner, Wishes, make_plan
 from moestro.planning.settings import Settings
-from moestro.tune.engine_arena import EngineArena
+from moestro.tune.depth_run import measure_curve
+from moestro.tune.engine_arena import MOST_ALIVE, EngineArena
 from moestro.tune.journal import Journal, OnEvent
 from moestro.tune.result import TuneResult
 from moestro.tune.search import tune
 from moestro.tune.space import space
 from moestro.tune.store import keep
 from moestro.tune.workload import Work
+
+CURVE_SHARE = 0.2
+"""Of the budget, for the curve of drafting depths, where the model can draft."""
 
 ROOM = 64
 """Tokens of a stream beside prompt and answer: the chat template's."""
@@ -158,10 +164,22 @@ def _searched(
             work,
             needs_bytes=_needs(planner),
             memory_bytes=_memory_bytes(planner),
-            most_alive=1 if planner.inventory.gpus else 4,
+            make=make_engine,
+            most_alive=1 if planner.inventory.gpus else MOST_ALIVE,
         ) as arena:
+            began = time.monotonic()
             await arena.fit(start, budget_seconds)
-            return await tune(arena, tried, start, budget_seconds=budget_seconds, journal=journal)
+            curved = _drafts(model, start, wishes)
+            left = budget_seconds - (time.monotonic() - began)
+            searching = left * (1 - CURVE_SHARE) if curved else left
+            result = await tune(arena, tried, start, budget_seconds=searching, journal=journal)
+            if not curved or MTP not in engine_named(result.settings.engine).features:
+                return result
+            curve_seconds = budget_seconds - (time.monotonic() - began)
+            curve = await measure_curve(arena, result.settings, curve_seconds)
+            return result.but(
+                curve=curve, spent_seconds=time.monotonic() - began, budget_seconds=budget_seconds
+            )
 
     try:
         return asyncio.run(_stoppable(search())), False
@@ -169,6 +187,11 @@ def _searched(
         if journal.start is None:
             raise
         return journal.result(), True
+
+
+def _drafts(model: ModelSpec, start: Settings, wishes: Wishes) -> bool:
+    """Whether depth is a question here."""
+    return model.mtp_layers > 0 and wishes.mtp is None and start.ngram == "off"
 
 
 def _candidates(start: Settings) -> tuple[EngineInfo, ...]:

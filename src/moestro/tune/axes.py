@@ -29,6 +29,12 @@ MOST_LAYERS_AWAY = 2
 """How far from the planner's number of expert layers on the CPU others are tried."""
 
 
+def _said(settings: Settings, name: str) -> object:
+    """A setting's value, however it is said: no number of its own means as many as write."""
+    value = getattr(settings, name)
+    return settings.threads if name == "threads_batch" and value is None else value
+
+
 class Finder:
     """Collects axes; what is left out for good goes to `excluded`, with its reason."""
 
@@ -96,7 +102,7 @@ class Finder:
 
     def _moves_fixed(self, value: Value) -> bool:
         moved = value.at(self.start)
-        return any(getattr(moved, name) != getattr(self.start, name) for name in self.fixed)
+        return any(_said(moved, name) != _said(self.start, name) for name in self.fixed)
 
     def _leave_out(self, axis: str, because: str, label: str = "") -> None:
         self.excluded.append(Excluded(label or axis, because, axis=axis))

@@ -147,7 +147,15 @@ class EngineArena:
             took = time.monotonic() - began - start
             self.work = self.work.sized(took, budget_seconds)
 
-    async def run(self, settings: Settings, work: Work, *, part: int) -> LoadResult:
+    async def run(
+        self,
+        settings: Settings,
+        work: Work,
+        *,
+        part: int,
+        output_share: float = 1.0,
+        ignore_eos: bool = False,
+    ) -> LoadResult:
         """Another workload with these settings: for curves over streams.
 
         Raises:
@@ -156,12 +164,19 @@ class EngineArena:
         """
         live = await self._up(settings)
         characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
-        result = await self._run(live, work, part, work.sessions(part, 1.0, characters))
+        sessions = work.sessions(part, 1.0, characters)
+        result = await self._run(live, work, part, sessions, output_share, ignore_eos)
         live.last_used = time.monotonic()
         return result
 
     async def _run(
-        self, live: _Live, work: Work, part: int, sessions: tuple[Session, ...]
+        self,
+        live: _Live,
+        work: Work,
+        part: int,
+        sessions: tuple[Session, ...],
+        output_share: float = 1.0,
+        ignore_eos: bool = False,
     ) -> LoadResult:
         load = Load(
             work.scenario,
@@ -170,6 +185,8 @@ class EngineArena:
             concurrency=work.streams,
             options={"cache_prompt": True},
             request_seconds=self._patience_seconds,
+            output_share=output_share,
+            ignore_eos=ignore_eos,
         )
         characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
         return await generate(live.target, load, characters_per_token=characters)
