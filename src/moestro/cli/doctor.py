@@ -65,9 +65,10 @@ def command(
     """
     from moestro.cli.examining import Wanted, examined
     from moestro.doctor.case import Address
+    from moestro.planning import Wishes
 
     wishes = wishes_of(options)
-    if plan_path is not None and wishes != wishes_of(dict.fromkeys(options) | {"unified": False}):
+    if plan_path is not None and wishes != Wishes():
         raise UsageError(
             "A plan has its settings already.", hint="Leave out --plan, or the other settings."
         )
