@@ -21,6 +21,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
@@ -52,9 +53,9 @@ FIRST_PART = 1_000_000
 """Far from the parts that the search counts up from 0."""
 
 
-async def compare(found: Tuned, program: Path, pairs: int) -> dict[str, Any]:
-    """The chosen settings and plain llama-server in turns."""
-    plan = found.plan
+async def compare(found: Tuned, program: Path, pairs: int, sessions: int) -> dict[str, Any]:
+    """The chosen settings and plain llama-server in turns, `sessions` of each user at a time."""
+    plan, work = found.plan, replace(found.work, sessions_each=sessions)
     path = Path(plan.model.files[0].location)
     request = EngineRequest(path, path.stem, plan.settings)
     limit = plan.hardware.memory.available_bytes
@@ -66,8 +67,8 @@ async def compare(found: Tuned, program: Path, pairs: int) -> dict[str, Any]:
     theirs: list[Sample] = []
     common: dict[str, Any] = {"needs_bytes": lambda _: 0, "memory_bytes": limit}
     async with (
-        EngineArena(request, found.work, **common) as tuned_arena,
-        EngineArena(request, found.work, make=plain, **common) as plain_arena,
+        EngineArena(request, work, **common) as tuned_arena,
+        EngineArena(request, work, make=plain, **common) as plain_arena,
     ):
         for number in range(pairs + 1):
             sides = [(tuned_arena, ours), (plain_arena, theirs)]
@@ -152,7 +153,7 @@ def row(model: str, scenario: str, program: Path, options: argparse.Namespace) -
     work = Work(SCENARIOS[scenario], SCENARIOS[scenario].concurrency)
     found = tuned(str(model_path(model)), work, Wishes(), options.budget, lambda _: None)
     result = found.result
-    compared = asyncio.run(compare(found, program, options.pairs))
+    compared = asyncio.run(compare(found, program, options.pairs, options.sessions))
     return {
         "model": model,
         "scenario": scenario,
@@ -194,6 +195,7 @@ def main() -> None:
     parser.add_argument("--scenario", nargs="*", default=list(SCENARIO_NAMES))
     parser.add_argument("--budget", type=float, default=150.0, help="seconds of each search")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--sessions", type=int, default=1, help="of each user in a pair")
     parser.add_argument("--server", type=Path, help="the llama-server to compare with")
     parser.add_argument("--lock", type=Path, help="a file to lock while measuring")
     parser.add_argument("--again", action="store_true")

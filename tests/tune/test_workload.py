@@ -47,8 +47,34 @@ def test_a_part_has_whole_sessions_for_every_user() -> None:
     assert len(work.sessions(5, 1.0, 4.0)) == 12
     assert len(work.sessions(5, 0.25, 4.0)) == 3
     assert len(work.sessions(5, 0.01, 4.0)) == 3
+    assert work.real_share(0.5) == 0.5
     assert work.sessions(5, 0.25, 4.0) == work.sessions(5, 1.0, 4.0)[:3]
     assert work.sessions(6, 0.25, 4.0) != work.sessions(5, 0.25, 4.0)
+
+
+def test_less_than_a_session_is_a_shorter_one() -> None:
+    work = Work(CHAT, 1, sessions_each=1)
+    whole, half = (work.sessions(5, share, 4.0)[0].turns[0] for share in (1.0, 0.5))
+    sizes = [sum(len(str(m["content"])) for m in turn.messages) for turn in (whole, half)]
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.15)
+    assert work.length(0.5) == 0.5
+    assert work.length(0.01) == 0.25
+    assert work.real_share(0.01) == 0.25
+    assert Work(CHAT, 1, sessions_each=4).length(0.25) == 1.0
+
+
+def test_a_shorter_answer_is_counted_by_its_own_length() -> None:
+    wanted = sessions(1)
+    length = wanted[0].turns[0].max_tokens
+    value = Work(CHAT, 1).value(result(record(0)), wanted, 0.5)
+    assert value == pytest.approx(1 / (1.0 + 0.1 * (length / 2 - 1)))
+
+
+def test_parts_are_as_long_as_the_budget_bears() -> None:
+    work = Work(CHAT, 1)
+    assert work.sized(2.0, 300.0).sessions_each == 4
+    assert work.sized(60.0, 300.0).sessions_each == 1
+    assert work.sized(0.0, 300.0).sessions_each == 12
 
 
 def test_the_value_is_requests_of_full_length_per_second() -> None:

@@ -168,11 +168,18 @@ def _searched(
             most_alive=1 if planner.inventory.gpus else MOST_ALIVE,
         ) as arena:
             began = time.monotonic()
-            await arena.fit(start, budget_seconds)
+            prompt_share = await arena.fit(start, budget_seconds)
             curved = _drafts(model, start, wishes)
             left = budget_seconds - (time.monotonic() - began)
             searching = left * (1 - CURVE_SHARE) if curved else left
-            result = await tune(arena, tried, start, budget_seconds=searching, journal=journal)
+            result = await tune(
+                arena,
+                tried,
+                start,
+                budget_seconds=searching,
+                journal=journal,
+                prompt_share=prompt_share,
+            )
             if not curved or MTP not in engine_named(result.settings.engine).features:
                 return result
             curve_seconds = budget_seconds - (time.monotonic() - began)

@@ -70,6 +70,17 @@ class Finder:
             found.append(Candidate(DEFAULTS, defaults, ENGINE))
         return tuple(found)
 
+    def gentler(self, crashed: Candidate) -> tuple[Candidate, ...]:
+        """The same engine with less of what engines have been seen to crash on: ik_llama.cpp's
+        flash attention fails on long prompts in any slot but the first."""
+        settings, found = crashed.settings, []
+        if settings.parallel > self.streams and "parallel" not in self.fixed:
+            slots = replace(settings, parallel=self.streams)
+            found.append((_counted(self.streams, "slot"), slots))
+        if settings.flash_attention != "off" and "flash_attention" not in self.fixed:
+            found.append(("no flash attention", replace(settings, flash_attention="off")))
+        return tuple(Candidate(f"{crashed.label}, {label}", one, ENGINE) for label, one in found)
+
     def axes(self) -> tuple[Axis, ...]:
         every = (
             self._ubatch(),

@@ -21,6 +21,9 @@ class Candidate:
     axis: str
 
 
+Gentler = Callable[[Candidate], tuple[Candidate, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Excluded:
     """What will not be tried, and why. `settings` are None where a whole axis is left out."""
@@ -35,6 +38,10 @@ def _as_it_is(settings: Settings) -> Settings:
     return settings
 
 
+def _none(crashed: Candidate) -> tuple[Candidate, ...]:
+    return ()
+
+
 def _nothing(candidate: Settings, incumbent: Settings) -> str | None:
     return None
 
@@ -43,7 +50,7 @@ def _nothing(candidate: Settings, incumbent: Settings) -> str | None:
 class Space:
     """`opening` is raced first: each engine, and llama.cpp's own defaults. `axes` follow.
 
-    `excluded` was left out for good. `why_not` is asked for each candidate when its turn comes;
+    `gentler` are what may run where one of the opening crashed. `excluded` was left out for good. `why_not` is asked for each candidate when its turn comes;
     before that `fitted` makes room on the GPUs for one that needs more of it, if there is a way.
     `prompt_share` is the forecast part of a request's time that reading takes; None if unknown.
     """
@@ -53,5 +60,6 @@ class Space:
     axes: tuple[Axis, ...]
     excluded: tuple[Excluded, ...] = ()
     why_not: WhyNot = _nothing
+    gentler: Gentler = _none
     fitted: Callable[[Settings], Settings] = _as_it_is
     prompt_share: float | None = None

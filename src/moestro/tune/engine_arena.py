@@ -22,7 +22,7 @@ from moestro.load.scenarios import SCENARIOS
 from moestro.load.summary import summarise
 from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Outcome, Sample
-from moestro.tune.workload import Work, costs
+from moestro.tune.workload import Costs, Work, costs
 
 START_SECONDS = 900.0
 """A large model from a slow disk."""
@@ -117,9 +117,10 @@ class EngineArena:
             return Failure(_refusal(error.sentence), error.sentence, time.monotonic() - began)
         characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
         sessions = self.work.sessions(part, share, characters)
+        length = self.work.length(share)
         result: LoadResult | GatewayError
         try:
-            result = await self._run(live, self.work, part, sessions)
+            result = await self._run(live, self.work, part, sessions, length=length)
         except GatewayError as error:
             result = error
         live.last_used = time.monotonic()
@@ -128,24 +129,32 @@ class EngineArena:
         if failure is not None:
             return replace(failure, spent_seconds=spent)
         assert isinstance(result, LoadResult)
-        value = self.work.value(result, sessions)
+        value = self.work.value(result, sessions, length)
         if value is None:
             return Failure("wrong-output", "No answer had a second token to time.", spent)
-        longest = max(record.latency for record in result.records)
+        longest = max(record.latency for record in result.records) / length
         self._usual_seconds = min(longest, self._usual_seconds or longest)
-        figures = self._figures(live, result, sessions)
+        figures = self._figures(live, result, costs(result, sessions, length))
         return Sample(value, spent, figures, self.work.real_share(share))
 
-    async def fit(self, settings: Settings, budget_seconds: float) -> None:
+    async def fit(self, settings: Settings, budget_seconds: float) -> float | None:
         """Makes the parts of the workload as long as the budget bears, by one session of every
-        user. Where that fails nothing changes: `measure` will say why."""
+        user, and says which share of a request's time goes into reading its prompt. None where
+        that fails: `measure` will say why."""
         began = time.monotonic()
         self.work = replace(self.work, sessions_each=1)
         found = await self.measure(settings, part=PILOT, share=1.0)
-        if isinstance(found, Sample):
-            start = self._start_seconds.get(settings, 0.0)
-            took = time.monotonic() - began - start
-            self.work = self.work.sized(took, budget_seconds)
+        if isinstance(found, Failure):
+            return None
+        start = self._start_seconds.get(settings, 0.0)
+        took = time.monotonic() - began - start
+        self.work = self.work.sized(took, budget_seconds)
+        reading = found.figures["ttft_seconds"]
+        return reading / (reading + self._writing(found))
+
+    def _writing(self, sample: Sample) -> float:
+        """Seconds of an answer after its first token."""
+        return sample.figures["time_per_token_seconds"] * self.work.scenario.output_tokens
 
     async def run(
         self,
@@ -165,7 +174,9 @@ class EngineArena:
         live = await self._up(settings)
         characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
         sessions = work.sessions(part, 1.0, characters)
-        result = await self._run(live, work, part, sessions, output_share, ignore_eos)
+        result = await self._run(
+            live, work, part, sessions, output_share=output_share, ignore_eos=ignore_eos
+        )
         live.last_used = time.monotonic()
         return result
 
@@ -175,28 +186,31 @@ class EngineArena:
         work: Work,
         part: int,
         sessions: tuple[Session, ...],
+        *,
+        length: float = 1.0,
         output_share: float = 1.0,
         ignore_eos: bool = False,
     ) -> LoadResult:
+        """`length` shortens prompts and answers, `output_share` answers only."""
         load = Load(
             work.scenario,
             seed=part,
             requests=sum(len(session.turns) for session in sessions),
             concurrency=work.streams,
             options={"cache_prompt": True},
-            request_seconds=self._patience_seconds,
-            output_share=output_share,
+            request_seconds=self._patience(length),
+            output_share=output_share * length,
             ignore_eos=ignore_eos,
         )
         characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
-        return await generate(live.target, load, characters_per_token=characters)
+        return await generate(live.target, load, characters_per_token=characters * length)
 
-    @property
-    def _patience_seconds(self) -> float:
-        """A request that takes many times as long as others do is not worth its end."""
+    def _patience(self, length: float) -> float:
+        """Seconds. A request that takes many times as long as others do is not worth its end."""
         if self._usual_seconds is None:
             return REQUEST_SECONDS
-        return min(max(LEAST_PATIENCE_SECONDS, HOPELESS * self._usual_seconds), REQUEST_SECONDS)
+        usual = self._usual_seconds * length
+        return min(max(LEAST_PATIENCE_SECONDS, HOPELESS * usual), REQUEST_SECONDS)
 
     async def _up(self, settings: Settings) -> _Live:
         if settings in self._live:
@@ -263,11 +277,8 @@ class EngineArena:
             )
         return None
 
-    def _figures(
-        self, live: _Live, result: LoadResult, sessions: tuple[Session, ...]
-    ) -> dict[str, float]:
+    def _figures(self, live: _Live, result: LoadResult, cost: Costs | None) -> dict[str, float]:
         summary = summarise(result)
-        cost = costs(result, sessions)
         found: dict[str, float | None] = {
             "ttft_seconds": cost.ttft if cost else None,
             "time_per_token_seconds": cost.per_token if cost else None,

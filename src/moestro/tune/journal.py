@@ -204,6 +204,11 @@ class Journal:
         row = self._rows.get(settings)
         return row.sentence if row is not None and row.outcome in get_args(Outcome) else None
 
+    def crashed(self, settings: Settings) -> bool:
+        """Whether they ran, and then their engine ended."""
+        row = self._rows.get(settings)
+        return row is not None and row.outcome == "crashed"
+
     def to_start(self, settings: Settings) -> Ratio | None:
         return self._to_start.get(settings)
 

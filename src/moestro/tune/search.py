@@ -194,6 +194,8 @@ class _Search:
     async def _all_axes(self) -> None:
         try:
             await self._race(self.space.opening)
+            crashed = [one for one in self.space.opening if self.journal.crashed(one.settings)]
+            await self._race([one for each in crashed for one in self.space.gentler(each)])
             for axis in self._in_order():
                 if axis.promise(self.prompt_share) < self.rules.least_gain:
                     self.journal.skipped(axis.name, "it has little to gain with this workload")

@@ -40,6 +40,7 @@ def space(
         axes=found.axes(),
         excluded=tuple(found.excluded),
         why_not=forecast.why_not,
+        gentler=found.gentler,
         fitted=forecast.fitted if may_place else lambda settings: settings,
         prompt_share=forecast.prompt_share,
     )

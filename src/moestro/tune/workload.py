@@ -16,6 +16,9 @@ SESSIONS_A_USER = 4
 """In a whole part, unless they are long; so a quarter of a part still keeps every user busy."""
 
 MOST_SESSIONS = 12
+LEAST_LENGTH = 0.25
+"""A quarter of a conversation is still one; less would measure how requests begin."""
+
 PART_SHARE = 0.03
 """Of the budget, for one whole part: some dozens of comparisons."""
 
@@ -63,20 +66,30 @@ class Work:
         return ", ".join((self.scenario.name, users, *said))
 
     def sessions(self, part: int, share: float, characters_per_token: float) -> tuple[Session, ...]:
-        """Those of part number `part`; `share` of them, a whole number for each user."""
-        made = self.scenario.sessions(part, characters_per_token)
+        """Those of part number `part`; `share` of them, a whole number for each user. Where that
+        would be less than one, one with prompts as much shorter; see `length`."""
+        shorter = characters_per_token * self.length(share)
+        made = self.scenario.sessions(part, shorter)
         return tuple(islice(made, self._each(share) * self.streams))
 
+    def length(self, share: float) -> float:
+        """By what prompts and answers are shortened, so that reading and writing keep their parts
+        of the time: 1 where there is a whole session for each user."""
+        return min(max(self.sessions_each * share, LEAST_LENGTH), 1.0)
+
     def real_share(self, share: float) -> float:
-        """What `share` of a part comes to in whole sessions."""
-        return self._each(share) / self.sessions_each
+        """What `share` of a part comes to."""
+        return self._each(share) * self.length(share) / self.sessions_each
 
     def _each(self, share: float) -> int:
         return max(round(self.sessions_each * share), 1)
 
-    def value(self, result: LoadResult, sessions: tuple[Session, ...]) -> float | None:
-        """Requests per second, as above; None where no answer had a second token."""
-        cost = costs(result, sessions)
+    def value(
+        self, result: LoadResult, sessions: tuple[Session, ...], length: float = 1.0
+    ) -> float | None:
+        """Requests per second, as above, with answers of `length` times what `sessions` say; None
+        where no answer had a second token."""
+        cost = costs(result, sessions, length)
         if cost is None:
             return None
         return self.streams / cost.seconds * self._kept(result.records)
@@ -124,7 +137,7 @@ class Costs:
         return self.ttft + self.per_token * max(self.length - 1, 0.0)
 
 
-def costs(result: LoadResult, sessions: tuple[Session, ...]) -> Costs | None:
+def costs(result: LoadResult, sessions: tuple[Session, ...], length: float = 1.0) -> Costs | None:
     """What the requests of `sessions` cost; None where no answer had a second token."""
     whole = [record for record in result.records if record.error is None]
     firsts = [record.ttft for record in whole if record.ttft is not None]
@@ -133,7 +146,8 @@ def costs(result: LoadResult, sessions: tuple[Session, ...]) -> Costs | None:
     if not firsts or tokens <= 0:
         return None
     lengths = [sessions[r.session].turns[r.turn].max_tokens for r in whole]
-    return Costs(sum(firsts) / len(firsts), between / tokens, sum(lengths) / len(lengths))
+    mean = length * sum(lengths) / len(lengths)
+    return Costs(sum(firsts) / len(firsts), between / tokens, mean)
 
 
 def _tail(values: Iterable[float | None]) -> float | None:
