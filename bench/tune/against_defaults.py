@@ -164,7 +164,16 @@ def row(model: str, scenario: str, program: Path, options: argparse.Namespace) -
         "noise": result.noise,
         "tune_seconds": result.spent_seconds,
         "complete": result.complete,
-        "tried": sum(t.outcome not in ("excluded", "not-reached") for t in result.trials),
+        "trials": [
+            {
+                "label": tried.label,
+                "outcome": tried.outcome,
+                "ratio": None if tried.ratio is None else tried.ratio.to_json(),
+                "pairs": tried.pairs,
+            }
+            for tried in result.trials
+            if tried.outcome not in ("excluded", "not-reached")
+        ],
         **compared,
     }
 

@@ -460,8 +460,11 @@ class Finder:
 
 def engine_label(engine: EngineInfo) -> str:
     """For people: which program, and which one of its kind."""
-    name = "the embedded engine" if engine.origin == "embedded" else shown(engine.id, 80)
-    return f"{name} ({engine.family} {shown(engine.version, 40)})"
+    if engine.origin == "embedded":
+        return "the embedded engine"
+    if engine.origin == "built":  # its id says all of it
+        return shown(engine.id, 60)
+    return f"{shown(engine.id, 80)} ({engine.family} {shown(engine.version, 40)})"
 
 
 def _suited(settings: Settings, engine: EngineInfo) -> Settings:

@@ -50,8 +50,9 @@ def _nothing(candidate: Settings, incumbent: Settings) -> str | None:
 class Space:
     """`opening` is raced first: each engine, and llama.cpp's own defaults. `axes` follow.
 
-    `gentler` are what may run where one of the opening crashed. `excluded` was left out for good. `why_not` is asked for each candidate when its turn comes;
-    before that `fitted` makes room on the GPUs for one that needs more of it, if there is a way.
+    `gentler` are what may run where one of the opening crashed. `excluded` was left out for good.
+    `why_not` is asked for each candidate when its turn comes; before that `fitted` makes room on
+    the GPUs for one that needs more of it, if there is a way.
     `prompt_share` is the forecast part of a request's time that reading takes; None if unknown.
     """
 

@@ -258,14 +258,17 @@ class _Search:
         for candidate in candidates:
             if candidate.settings not in seen and not self._speaks_against(candidate):
                 seen[candidate.settings] = candidate
-        waiting, heats = list(seen.values()), []
+        waiting, heats, repeated = list(seen.values()), [], False
         for candidate in waiting:
             self.journal.waiting(candidate)
         while waiting:
             heat = waiting[: self.rules.most_at_once]
             waiting = waiting[len(heat) :]
             verdict = await self._heat(heat, rules or self.rules)
-            heats += [] if verdict is None else [verdict]
+            if verdict is not None:
+                heats.append(verdict)
+            elif not repeated:  # the incumbent failed and another one took its place
+                repeated, waiting = True, [*heat, *waiting]
         if not heats:
             return None
         return replace(
