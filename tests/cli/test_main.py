@@ -95,7 +95,7 @@ def test_help_loads_no_heavy_module() -> None:
 
 def test_only_verify_needs_numpy() -> None:
     """A verdict is looked up before a model is served, with what is loaded anyway."""
-    verbs = [f"moestro.cli.{verb}" for verb in (*front.VERBS, "launch", "planning")]
+    verbs = [f"moestro.cli.{verb}" for verb in (*front.VERBS, "launch", "planning", "recall")]
     program = (
         f"import sys, moestro.verify.stored, {', '.join(verbs)}; print('numpy' in sys.modules)"
     )

@@ -11,18 +11,16 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from moestro.cli.bench_figures import span
-from moestro.cli.launch import refuse_failures, require_gguf
+from moestro.cli.launch import Prepared, refuse_failures, require_gguf
 from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
-from moestro.cli.recall import completed, measured
+from moestro.cli.recall import FROM_SETTINGS, completed, measured
 from moestro.cli.resolve import resolve
-from moestro.engine import EngineRequest
 from moestro.engine.registry import MTP, EngineInfo, engine_named, engines
 from moestro.engine.start import make_engine
 from moestro.errors import MoestroError, UsageError
 from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, this_inventory
 from moestro.model import HubRef, ModelSpec, Url, read_model
-from moestro.model.splits import model_name
 from moestro.planning import Plan, Planner, Wishes, make_plan
 from moestro.planning.settings import Settings
 from moestro.tune.depth_run import measure_curve
@@ -144,10 +142,8 @@ def _searched(
 ) -> tuple[TuneResult, bool]:
     start = plan.settings
     model = plan.model
-    path = Path(model.files[0].location)
-    projector = model.projector
-    beside = Path(projector.location) if projector and projector.location else None
-    request = EngineRequest(path, model_name(path), start, beside, synthetic_acceptance)
+    prepared = Prepared(Path(model.files[0].location), planner.machine.identity, plan, planner)
+    request = replace(prepared.request(), synthetic_acceptance=synthetic_acceptance)
     tried = space(
         planner,
         start,
@@ -218,12 +214,9 @@ def fixed_settings(wishes: Wishes) -> frozenset[str]:
         if getattr(wishes, field.name) is not None
         and not (field.name == "unified" and not wishes.unified)
     }
-    fixed = given & names
-    if "cache_type" in given:
-        fixed |= {"cache_type_k", "cache_type_v"}
-    if "mtp" in given:
-        fixed |= {"mtp_depth"}
-    return frozenset(fixed)
+    if "cache_type" in given:  # one wish for both
+        given.add("cache_type_v")
+    return frozenset({FROM_SETTINGS.get(name, name) for name in given} & names)
 
 
 def _needs(planner: Planner) -> Callable[[Settings], int]:

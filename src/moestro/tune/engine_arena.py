@@ -94,6 +94,11 @@ class EngineArena:
         await asyncio.gather(*(live.engine.stop() for live in self._live.values()))
         self._live.clear()
 
+    @property
+    def _characters(self) -> float:
+        """Per token, of the workload's own text once an engine was asked."""
+        return self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
+
     def start_seconds(self, settings: Settings) -> float:
         """Of these settings if they were started before, else of others with the same engine."""
         if settings in self._live:
@@ -115,8 +120,7 @@ class EngineArena:
             live = await self._up(settings)
         except EngineError as error:
             return Failure(_refusal(error.sentence), error.sentence, time.monotonic() - began)
-        characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
-        sessions = self.work.sessions(part, share, characters)
+        sessions = self.work.sessions(part, share, self._characters)
         length = self.work.length(share)
         result: LoadResult | GatewayError
         try:
@@ -172,8 +176,7 @@ class EngineArena:
             GatewayError: the engine went away.
         """
         live = await self._up(settings)
-        characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
-        sessions = work.sessions(part, 1.0, characters)
+        sessions = work.sessions(part, 1.0, self._characters)
         result = await self._run(
             live, work, part, sessions, output_share=output_share, ignore_eos=ignore_eos
         )
@@ -202,8 +205,7 @@ class EngineArena:
             output_share=output_share * length,
             ignore_eos=ignore_eos,
         )
-        characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
-        return await generate(live.target, load, characters_per_token=characters * length)
+        return await generate(live.target, load, characters_per_token=self._characters * length)
 
     def _patience(self, length: float) -> float:
         """Seconds. A request that takes many times as long as others do is not worth its end."""
@@ -240,8 +242,7 @@ class EngineArena:
         if self._characters_per_token is None:
             self._characters_per_token = await calibrate(target, self.work.scenario)
         load = Load(SCENARIOS["chat"], seed=WARM_UP_SEED, requests=1, output_share=WARM_UP_SHARE)
-        characters = self._characters_per_token or DEFAULT_CHARACTERS_PER_TOKEN
-        await generate(target, load, characters_per_token=characters)
+        await generate(target, load, characters_per_token=self._characters)
 
     async def _make_room(self, settings: Settings) -> None:
         wanted = self._needs_bytes(settings)

@@ -209,9 +209,6 @@ class Journal:
         row = self._rows.get(settings)
         return row is not None and row.outcome == "crashed"
 
-    def to_start(self, settings: Settings) -> Ratio | None:
-        return self._to_start.get(settings)
-
     def figure(self, settings: Settings, name: str) -> float | None:
         """The median of a figure over the samples of some settings."""
         row = self._rows.get(settings)

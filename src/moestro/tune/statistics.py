@@ -16,8 +16,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from moestro.routing.interval import student_quantile
-
 PRIOR_SCALE = 0.042
 """Scatter of one pair's log-ratio before anything is known: 3 % a sample, times √2."""
 
@@ -67,6 +65,9 @@ class Ratio:
 
     def bound(self, confidence: float, side: int) -> float:
         """The ratio that is not passed with `confidence`: below for side −1, above for +1."""
+        # It brings numpy, and verbs that only read what was found here have no use for that.
+        from moestro.routing.interval import student_quantile
+
         reach = student_quantile(confidence, self.freedom) * self.error
         return math.exp(self.log + side * reach)
 

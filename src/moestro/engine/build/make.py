@@ -38,7 +38,6 @@ from moestro.hardware.gpu import Gpu
 from moestro.units import GIB, format_bytes
 
 Stage = Literal["source", "configure", "compile", "try"]
-STAGES: tuple[Stage, ...] = ("source", "configure", "compile", "try")
 
 _DISK_BYTES = 2 * GIB
 _CUDA_DISK_BYTES = 6 * GIB
