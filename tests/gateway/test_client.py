@@ -153,6 +153,29 @@ async def test_a_connection_serves_again_after_a_whole_answer() -> None:
     assert len(ports) == 1
 
 
+async def test_a_request_survives_that_every_kept_connection_was_closed() -> None:
+    """llama.cpp's server does that after an answer, at times."""
+    served: set[object] = set()
+    together = asyncio.Barrier(3)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        if request.transport in served:
+            request.transport.abort()
+        elif len(served) < 3:
+            served.add(request.transport)
+            await together.wait()
+        return await events(delta(content="a"))(request)
+
+    async def ask(client: EndpointClient) -> list[str]:
+        async with client.chat(HELLO) as stream:
+            return [piece.text async for piece in stream]
+
+    async with stranger(answer) as url, EndpointClient(url) as client:
+        assert await asyncio.gather(*(ask(client) for _ in range(3))) == [["a"]] * 3
+        assert await ask(client) == ["a"]
+
+
 async def test_a_refusal_without_end_is_read_only_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moestro.client.endpoint._MOST_BODY_BYTES", 100_000)
 

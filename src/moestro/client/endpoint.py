@@ -216,15 +216,21 @@ class EndpointClient:
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._max_event_bytes = max_event_bytes
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         # The default limit of 100 connections would make further requests wait here, unseen.
-        self._session = aiohttp.ClientSession(
+        kept = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS)
+        self._session = self._session_over(kept)
+        self._fresh = self._session_over(aiohttp.TCPConnector(limit=0, force_close=True))
+        return self
+
+    def _session_over(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=connector,
             headers=self._headers,
         )
-        return self
 
     async def __aexit__(
         self,
@@ -232,8 +238,9 @@ class EndpointClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
 
     async def models(self) -> list[dict[str, Any]]:
         """What the endpoint serves.
@@ -290,14 +297,16 @@ class EndpointClient:
             response.close()
 
     async def _post(self, address: str, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
-        """Once more where a connection that was kept open turns out to be closed: llama.cpp's
-        server ends some of them after an answer, and a request that meets that end is not read."""
+        """Once more, on a new connection, where one that was kept open turns out to be closed:
+        llama.cpp's server ends some of them after an answer, and a request that meets that end is
+        not read. Of several that it kept, it may have ended all."""
         try:
             return await self._open.post(address, json=body)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             if isinstance(error, aiohttp.ClientConnectorError):
                 raise
-            return await self._open.post(address, json=body)
+            assert self._fresh is not None
+            return await self._fresh.post(address, json=body)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
         try:
