@@ -58,6 +58,12 @@ def test_captured_log(name: str, expected: str):
     ("line", "expected"),
     [
         (
+            "0.00.471.465 E srv    load_model: failed to initialize speculative decoding context: "
+            "synthetic acceptance rates must contain 1 values, got 4",
+            "The engine could not set up drafting with m.gguf: synthetic acceptance rates must "
+            "contain 1 values, got 4.",
+        ),
+        (
             "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9000.00 MiB on device 0: "
             "cudaMalloc failed: out of memory",
             "Not enough memory for m.gguf with these settings.",

@@ -23,9 +23,10 @@ class EngineRequest:
     """What to run: `model` is the first part of a split file; `name` is what clients call it.
 
     `synthetic_acceptance` has the engine accept drafted tokens by chance: one probability for each
-    position of a draft, that it and all before it are accepted. The text is nonsense then: for
-    benchmarks of models whose weights are random. `verbose`: the log says more of each request,
-    as how often the drafts of each position were accepted; no text of it.
+    position of a draft, that it and all before it are accepted; those beyond the drafting depth
+    do not count. The text is nonsense then: for benchmarks of models whose weights are random.
+    `verbose`: the log says more of each request, as how often the drafts of each position were
+    accepted; no text of it.
     """
 
     model: Path

@@ -214,6 +214,11 @@ _RULES = (
         "The engine refused {model}: {what}.",
     ),
     _rule(
+        r"failed to initialize speculative decoding context: (?P<what>.+)",
+        "The engine could not set up drafting with {model}: {what}.",
+        "Start it with --mtp 0 and without n-grams.",
+    ),
+    _rule(
         r"failed to initialize the context: (?P<what>.+)",
         "The engine could not set up {model} with these settings: {what}.",
         "Try the defaults, then change one setting at a time.",

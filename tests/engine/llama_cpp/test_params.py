@@ -82,6 +82,14 @@ def test_with_mtp_they_draft():
     assert params.speculative.draft.n_max == 2
 
 
+def test_a_rate_for_each_position_and_no_more():
+    request = replace(
+        REQUEST, settings=replace(SETTINGS, mtp_depth=2), synthetic_acceptance=(0.75, 0.5, 0.25)
+    )
+    params = server_params(request, api_key="secret", accelerated=False)
+    assert params.speculative.synth_rates == [0.75, 0.5]
+
+
 @pytest.mark.parametrize(
     ("accelerated", "gpu_layers", "fits", "told"),
     [(False, None, False, -1), (True, None, True, -1), (True, 7, False, 7), (False, 0, False, 0)],

@@ -16,6 +16,7 @@ from moestro.planning.settings import INT_MAX, Family
 from tests.engine.llama_server.fake import HELP
 
 SETTINGS = Settings(context=1000, parallel=3, threads=2, mtp_depth=2)
+SHALLOW = replace(SETTINGS, mtp_depth=1)
 FAMILIES: tuple[Family, ...] = ("llama.cpp", "ik_llama.cpp")
 OTHER: dict[str, Any] = {
     "context": 2000, "parallel": 4, "threads": 1, "ubatch": 64, "cache_type_k": "q8_0",
@@ -115,6 +116,8 @@ def test_synthetic_acceptance() -> None:
     flags = dict(DIALECTS["llama.cpp"].setting_flags(asked))
     assert flags["--spec-synth-rates"] == "0.75,0.5"
     assert flags["--spec-type"] == "draft-mtp"
+    shallow = dict(DIALECTS["llama.cpp"].setting_flags(replace(asked, settings=SHALLOW)))
+    assert shallow["--spec-synth-rates"] == "0.75"  # the server wants as many as it may draft
     undrafted = replace(asked, settings=replace(SETTINGS, mtp_depth=0))
     assert "--spec-synth-rates" not in dict(DIALECTS["llama.cpp"].setting_flags(undrafted))
 

@@ -174,7 +174,7 @@ def _set_speculation(
         params.speculative.draft.p_min = settings.mtp_p_min
     if types:
         params.speculative.types = types
-        params.speculative.synth_rates = list(synthetic)
+        params.speculative.synth_rates = list(synthetic[: settings.mtp_depth])
 
 
 def _cache_type(name: str) -> xllamacpp.ggml_type:

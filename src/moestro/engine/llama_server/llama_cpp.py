@@ -85,8 +85,9 @@ def _speculation(settings: Settings, synthetic: tuple[float, ...]) -> tuple[Flag
         found.append(("--spec-draft-p-min", f"{settings.mtp_p_min:g}"))
     if not kinds:
         return ()
-    if synthetic:
-        found.append(("--spec-synth-rates", ",".join(f"{rate:g}" for rate in synthetic)))
+    rates = synthetic[: settings.mtp_depth]
+    if rates:
+        found.append(("--spec-synth-rates", ",".join(f"{rate:g}" for rate in rates)))
     return (("--spec-type", ",".join(kinds)), *found)
 
 
