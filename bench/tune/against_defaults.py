@@ -6,10 +6,10 @@
 
 For each model and scenario `tune` runs with a budget. Then what it chose and a plain
 `llama-server --model FILE --fit on` (`--server`; by default the natively built one) get the same
-requests in turns, `--pairs` times, the order swapped each time: pairs that neither the search nor
-its confirmation has seen. Both have the machine to themselves while they are measured. The ratio is
-of the objective (`moestro.tune.workload`), with a 95 % interval. Written after every row; rows that
-are there are kept, `--again` measures them anew.
+requests in turns, `--pairs` times, the order swapped each time, each turn `--seconds` long at
+least: pairs that neither the search nor its confirmation has seen. Both have the machine to
+themselves while they are measured. The ratio is of the objective (`moestro.tune.workload`), with a
+95 % interval. Written after every row; rows that are there are kept, `--again` measures them anew.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from moestro.planning.traffic import read_bytes
 from moestro.tune.arena import Failure, Sample
 from moestro.tune.engine_arena import EngineArena
 from moestro.tune.statistics import Noise, Pair, estimate
-from moestro.tune.workload import Work
+from moestro.tune.workload import MOST_SESSIONS, Work
 
 RESULTS = Path(__file__).parent / "results"
 PEER = "llama.cpp-b11549"
@@ -53,9 +53,10 @@ FIRST_PART = 1_000_000
 """Far from the parts that the search counts up from 0."""
 
 
-async def compare(found: Tuned, program: Path, pairs: int, sessions: int) -> dict[str, Any]:
-    """The chosen settings and plain llama-server in turns, `sessions` of each user at a time."""
-    plan, work = found.plan, replace(found.work, sessions_each=sessions)
+async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> dict[str, Any]:
+    """The chosen settings and plain llama-server in turns of so many seconds, or of one session of
+    each user where that takes longer."""
+    plan, work = found.plan, replace(found.work, sessions_each=1)
     path = Path(plan.model.files[0].location)
     request = EngineRequest(path, path.stem, plan.settings)
     limit = plan.hardware.memory.available_bytes
@@ -76,8 +77,13 @@ async def compare(found: Tuned, program: Path, pairs: int, sessions: int) -> dic
                 sample = await arena.measure(plan.settings, part=FIRST_PART + number, share=1.0)
                 if isinstance(sample, Failure):
                     return {"failed": sample.sentence, "outcome": sample.outcome}
-                if number:  # the first round warms both up
+                if number:
                     values.append(sample)
+            if not number:  # the first round warmed both up, and says how long a session takes
+                turns = len(work.sessions(FIRST_PART, 1.0, 4.0)[0].turns)
+                each = math.ceil(seconds * sample.value / work.streams / turns)
+                work = replace(work, sessions_each=min(max(each, 1), MOST_SESSIONS))
+                tuned_arena.work = plain_arena.work = work
     return _judged(found, ours, theirs)
 
 
@@ -153,7 +159,7 @@ def row(model: str, scenario: str, program: Path, options: argparse.Namespace) -
     work = Work(SCENARIOS[scenario], SCENARIOS[scenario].concurrency)
     found = tuned(str(model_path(model)), work, Wishes(), options.budget, lambda _: None)
     result = found.result
-    compared = asyncio.run(compare(found, program, options.pairs, options.sessions))
+    compared = asyncio.run(compare(found, program, options.pairs, options.seconds))
     return {
         "model": model,
         "scenario": scenario,
@@ -204,7 +210,7 @@ def main() -> None:
     parser.add_argument("--scenario", nargs="*", default=list(SCENARIO_NAMES))
     parser.add_argument("--budget", type=float, default=150.0, help="seconds of each search")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--sessions", type=int, default=1, help="of each user in a pair")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each turn, at least")
     parser.add_argument("--server", type=Path, help="the llama-server to compare with")
     parser.add_argument("--lock", type=Path, help="a file to lock while measuring")
     parser.add_argument("--again", action="store_true")

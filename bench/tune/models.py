@@ -1,10 +1,10 @@
 """The models of the tuner's benches: random weights of true sizes and types, and the demo.
 
-    python -m bench.tune.models             # writes those that are not there, 10 GB
+    python -m bench.tune.models             # writes those that are not there, 5 GB
 
-Mixtures that both llama.cpp and ik_llama.cpp load are those of the planner's bench; those with an
-MTP layer are made here. With random weights no draft is ever right, so their acceptance is set (see
-`EngineRequest.synthetic_acceptance`); the demo's is its own.
+Mixtures that both llama.cpp and ik_llama.cpp load, of four families and four quantizations; larger
+ones of the planner's bench may be named as well. With random weights no draft is ever right, so
+their acceptance is set (see `EngineRequest.synthetic_acceptance`); the demo's is its own.
 """
 
 from __future__ import annotations
@@ -20,14 +20,6 @@ from moestro import demo
 
 VOCAB = 65536
 """Smaller than Qwen's own, so that the head of a small model weighs as much as in a large one."""
-
-LARGER = (
-    "qwen3moe-1.6b-Q4_K_M",
-    "mixtral-1.5b-Q4_0",
-    "granitemoe-1.3b-Q5_K_M",
-    "qwen3moe-4.9b-IQ4_XS",
-)
-"""Mixtures of 0.3 B parameters and more that both engines load."""
 
 
 def _dense(layers: int, hidden: int, ffn: int) -> Shape:
@@ -45,6 +37,47 @@ def _mixture(layers: int, hidden: int, experts: int, expert_ffn: int) -> Shape:
         expert_ffn=expert_ffn, shared_ffn=expert_ffn, experts=experts, used=8, vocab=VOCAB, mtp=1,
     )  # fmt: skip
 
+
+MIXTURES = {
+    model.name: model
+    for model in (
+        Model(
+            "qwen3moe-0.7b",
+            "Q4_K_M",
+            lambda: families.qwen3moe(
+                layers=8, hidden=1024, heads=16, kv_heads=4, head_dim=128, ffn=3072,
+                expert_ffn=512, experts=48, used=8, vocab=VOCAB, tied=True,
+            ),
+        ),
+        Model(
+            "mixtral-0.5b",
+            "Q4_0",
+            lambda: families.llama(
+                layers=10, hidden=1024, heads=16, kv_heads=4, ffn=1536, vocab=32000, experts=8,
+                used=2,
+            ),
+        ),
+        Model(
+            "granitemoe-0.6b",
+            "Q5_K_M",
+            lambda: families.granitemoe(
+                layers=10, hidden=1024, heads=16, kv_heads=8, ffn=512, experts=32, used=8,
+                vocab=49155, context=32768,
+            ),
+        ),
+        Model(
+            "qwen2moe-0.7b",
+            "IQ4_XS",
+            lambda: families.qwen2moe(
+                layers=8, hidden=1024, heads=16, kv_heads=4, ffn=3072, expert_ffn=512,
+                shared_ffn=1024, experts=40, used=4, vocab=VOCAB,
+            ),
+        ),
+    )
+}  # fmt: skip
+"""Of 0.3 B parameters and more; both engines load them."""
+
+LARGER = tuple(MIXTURES)
 
 DRAFTING = {
     model.name: model
@@ -69,7 +102,7 @@ def model_path(name: str) -> Path:
     """The file of `name`, written if it is not there; "demo" is the embedded model."""
     if name == "demo":
         return demo.model_path()
-    return {**MODELS, **DRAFTING}[name].write(folder())
+    return {**MODELS, **MIXTURES, **DRAFTING}[name].write(folder())
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from moestro import demo
 from moestro.cli.main import main
 from moestro.engine import EngineRequest
+from moestro.tune.frontier_run import NO_TIME
 from tests.gateway.stub_engine import StubEngine
 
 ONLY_ATTENTION = [
@@ -91,9 +93,10 @@ def test_what_is_fixed_stays(stubs: list[StubEngine], capsys: pytest.CaptureFixt
 def test_for_people_it_fits_80_columns(
     stubs: list[StubEngine], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["tune", "demo", "--budget", "6s", *ONLY_ATTENTION]) == 0
+    assert main(["tune", "demo", "--budget", "6s", "--frontier", *ONLY_ATTENTION]) == 0
     out = capsys.readouterr().out
     assert "× the requests of chat" in out
+    assert "Choose among the rows with *" in out or NO_TIME in out
     assert "auto → off" in out
     assert max(map(len, out.splitlines())) <= 80
 
@@ -143,6 +146,24 @@ def test_a_budget_for_not_one_comparison_says_what_it_needs(
     err = capsys.readouterr().err
     assert "too short for one comparison" in err
     assert "Give it" in err
+
+
+def test_ctrl_c_in_the_frontier_keeps_what_the_search_found(
+    stubs: list[StubEngine], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def interrupted(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("moestro.cli.tuning.measure_frontier", interrupted)
+    options = ["--json", "--budget", "2s", "--frontier", "--flash-attention", "on"]
+    assert main(["tune", "demo", *options, *ONLY_ATTENTION]) == 130
+    data = json.loads(capsys.readouterr().out)
+    assert data["stopped_by_user"] is True
+    assert data["frontier"] is None
+    assert data["stopped"] in (None, "the budget is spent")
+    assert data["gain"]["expected"] == 1.0
+    assert all(engine.state == "stopped" for engine in stubs)
 
 
 def test_ctrl_c_keeps_what_was_learned() -> None:

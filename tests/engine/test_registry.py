@@ -100,7 +100,10 @@ def test_the_settings_name_the_engine_that_is_made(here: Path) -> None:
             make_engine(other)
 
 
-def test_every_feature_has_words() -> None:
-    from moestro.engine.llama_server.engine import _WORDS
-
-    assert set(_WORDS) == set(registry.FEATURES)
+def test_every_need_is_a_feature_with_words() -> None:
+    every = replace(
+        SETTINGS, mtp_depth=1, ngram="mod", unified=True, parallel=2, repack=False,
+        load_mode="none", expert_cache_bytes=1,
+    )  # fmt: skip
+    assert needs(every) | {registry.SYNTHETIC_ACCEPTANCE} == set(registry.FEATURES)
+    assert all(" " in words for words in registry.FEATURES.values())

@@ -20,7 +20,7 @@ from moestro.cli.load_options import (
     slo_of,
     slo_options,
 )
-from moestro.cli.options import INT_MAX, json_option
+from moestro.cli.options import INT_MAX, json_option, report_option
 from moestro.errors import MoestroError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from moestro.load import Load, Scenario
 
 INTERRUPTED = 130
-PAGES = (".html", ".htm")
 DEFAULT_SECONDS = 30.0
 KEY_VARIABLES = ("MOESTRO_API_KEY", "OPENAI_API_KEY")
 
@@ -108,13 +107,7 @@ _MOST_RATE = 10_000.0
     metavar="N",
     help="Requests that are sent before and not counted.",
 )
-@click.option(
-    "--report",
-    metavar="FILE.html",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=None,
-    help="Write a page with plots.",
-)
+@report_option("Write a page with plots.")
 @json_option
 def command(
     url: str | None,
@@ -130,6 +123,7 @@ def command(
     started for this one call. Ctrl-C ends the load and keeps what was measured.
     """
     from moestro.cli.benching import bench
+    from moestro.cli.page import check_report
     from moestro.load import Target
 
     made_prompts = given["prompts"] is None
@@ -137,7 +131,7 @@ def command(
     loads = _loads(scenario, given, made_prompts=made_prompts)
     target = None if url is None else Target(url, api_key or _key(), model)
     if report is not None:
-        _check_report(report)
+        check_report(report)
     with _progress(loads) as on_record:
         found = bench(target, model, loads, slo, on_record, made_prompts=made_prompts)
     trouble = _write_page(found, report) if report is not None and found.answered else None
@@ -186,17 +180,6 @@ def _loads(scenario: Scenario, given: dict[str, Any], *, made_prompts: bool) -> 
         replace(load, concurrency=users, seed=load.seed + (number << 32))
         for number, users in enumerate(steps)
     ]
-
-
-def _check_report(report: Path) -> None:
-    from moestro.cli.page import check_place
-
-    if report.suffix.lower() not in PAGES:
-        raise UsageError(
-            f"The page is written as HTML, and {report.name} has another ending.",
-            hint="Give it a name like report.html.",
-        )
-    check_place(report, what="report", option="--report")
 
 
 def _write_page(found: Bench, report: Path) -> MoestroError | None:

@@ -76,12 +76,8 @@ def prepare(
         return replace(found, plan=plan)
 
     prepared = look(reference)
-    if isinstance(reference, HubRef | Url):
-        from moestro.cli.fetching import fetch_with_progress
-
-        path = fetch_with_progress(reference, prepared.model.name or text)
-        prepared = look(resolve(str(path)))
-    return prepared
+    here = _brought_here(reference, prepared.model, text)
+    return prepared if here is reference else look(here)
 
 
 def _prepared(
@@ -99,6 +95,26 @@ def _prepared(
     path = Path(model.files[0].location)
     with planned_model(model, machine, wishes, identity) as (planner, plan):
         return Prepared(path, identity, plan, planner)
+
+
+def model_here(reference: Reference, text: str) -> ModelSpec:
+    """The model, named by `text`, as it lies on this machine, fetched if it is elsewhere.
+
+    Raises:
+        MoestroError: it cannot be read or fetched, or it is none for the engine here.
+    """
+    model = read_model(reference)
+    require_gguf(model, text)
+    here = _brought_here(reference, model, text)
+    return model if here is reference else read_model(here)
+
+
+def _brought_here(reference: Reference, model: ModelSpec, text: str) -> Reference:
+    if not isinstance(reference, HubRef | Url):
+        return reference
+    from moestro.cli.fetching import fetch_with_progress
+
+    return resolve(str(fetch_with_progress(reference, model.name or text)))
 
 
 def require_gguf(model: ModelSpec, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -47,6 +48,17 @@ def address_options(function: Decorated) -> Decorated:
     ):
         function = option(function)
     return function
+
+
+def report_option(text: str) -> Callable[[Decorated], Decorated]:
+    """`--report`, a page; see `moestro.cli.page.check_report`. `text` says what it shows."""
+    return click.option(
+        "--report",
+        metavar="FILE.html",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=None,
+        help=text,
+    )
 
 
 def engine_options(function: Decorated) -> Decorated:

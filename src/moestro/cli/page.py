@@ -8,7 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from moestro.errors import MoestroError
+from moestro.errors import MoestroError, UsageError
+
+ENDINGS = (".html", ".htm")
 
 _STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
@@ -76,6 +78,20 @@ def check_place(path: Path, *, what: str, option: str) -> None:
         path.open("ab").close()
         if not existed:
             path.unlink()
+
+
+def check_report(path: Path) -> None:
+    """Whether `--report` can be obeyed, before minutes are spent on what it is to show.
+
+    Raises:
+        MoestroError: it cannot.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(
+            f"The page is written as HTML, and {path.name} has another ending.",
+            hint="Give it a name like report.html.",
+        )
+    check_place(path, what="report", option="--report")
 
 
 @contextmanager

@@ -81,20 +81,22 @@ def planned_model(
     Raises:
         MoestroError: there is no such engine as the wishes name.
     """
-    from moestro.cli.recall import completed, recalled, told_of
+    from moestro.cli.recall import Recalled, completed, misfitting, recalled, told_of
 
     here = inventory.source == "this machine"
-    tuned = recalled(model, identity or inventory.identity, wishes) if here else None
-    if tuned is not None:
-        full = completed(wishes, tuned.settings, with_gpus=bool(inventory.gpus))
+    known = recalled(model, identity or inventory.identity, wishes) if here else Recalled()
+    if known.tuned is not None:
+        full = completed(wishes, known.tuned.settings, with_gpus=bool(inventory.gpus))
         with planner_of(model, inventory, full, identity, process, meanwhile) as planner:
             plan = told(make_plan(planner, with_alternatives=with_alternatives), planner)
             if not any(finding.severity is Severity.FAIL for finding in plan.findings):
-                yield planner, told_of(plan, tuned, wishes)
+                yield planner, told_of(plan, known, wishes)
                 return
-            process = None  # it has ended with this planner
+        known = Recalled(findings=(*known.findings, misfitting(plan, known.tuned)))
+        process = None  # it has ended with this planner
     with planner_of(model, inventory, wishes, identity, process, meanwhile) as planner:
-        yield planner, told(make_plan(planner, with_alternatives=with_alternatives), planner)
+        plan = told(make_plan(planner, with_alternatives=with_alternatives), planner)
+        yield planner, told_of(plan, known, wishes)
 
 
 def plan_of(text: str, inventory: Inventory, wishes: Wishes) -> Plan:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moestro.cli.anatomy import finding_table
+from moestro.cli.show_frontier import show_frontier
 from moestro.cli.tuning import Tuned
 from moestro.tune.result import Tried
 from moestro.tune.statistics import Interval
@@ -35,6 +36,9 @@ def show_tune(found: Tuned, console: Console) -> None:
     hidden = _excluded(found.result.trials)
     if hidden:
         console.print(Text(hidden, style="dim"))
+    if found.result.frontier is not None:
+        console.print()
+        show_frontier(found.result.frontier, console)
     for finding in found.findings:
         console.print()
         console.print(finding_table(finding))

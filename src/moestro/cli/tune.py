@@ -47,6 +47,11 @@ _MOST_STREAMS = 1024
     is_flag=True,
     help="Try a KV cache in q8_0 too: smaller, at times faster, and not quite the same answers.",
 )
+@click.option(
+    "--frontier",
+    is_flag=True,
+    help="Measure speed against waiting for fewer and more users too, in a quarter of the budget.",
+)
 @engine_options
 @click.option(
     "--output",
@@ -62,6 +67,7 @@ def command(
     budget: str,
     concurrency: int | None,
     lossy_cache: bool,
+    frontier: bool,
     output: Path | None,
     as_json: bool,
     anyway: bool,
@@ -89,7 +95,7 @@ def command(
     with _progress(seconds) as on_event:
         found = tuned(
             model, work, wishes_of(given), seconds, on_event,
-            lossy_cache=lossy_cache, anyway=anyway,
+            lossy_cache=lossy_cache, frontier=frontier, anyway=anyway,
         )  # fmt: skip
     if output is not None:
         from moestro.cli.page import save

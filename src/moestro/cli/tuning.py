@@ -7,29 +7,32 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moestro.cli.bench_figures import span
-from moestro.cli.launch import Prepared, refuse_failures, require_gguf
+from moestro.cli.launch import Prepared, model_here, refuse_failures
 from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
-from moestro.cli.recall import FROM_SETTINGS, completed, measured
+from moestro.cli.recall import completed, explained, fixed_settings
 from moestro.cli.resolve import resolve
 from moestro.engine.registry import MTP, EngineInfo, engine_named, engines
 from moestro.engine.start import make_engine
 from moestro.errors import MoestroError, UsageError
 from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, this_inventory
-from moestro.model import HubRef, ModelSpec, Url, read_model
+from moestro.model import ModelSpec
 from moestro.planning import Plan, Planner, Wishes, make_plan
 from moestro.planning.settings import Settings
 from moestro.tune.depth_run import measure_curve
 from moestro.tune.engine_arena import MOST_ALIVE, EngineArena
+from moestro.tune.frontier import Frontier
+from moestro.tune.frontier_run import FRONTIER_SHARE, measure_frontier
 from moestro.tune.journal import Journal, OnEvent
 from moestro.tune.result import TuneResult
-from moestro.tune.search import tune
+from moestro.tune.rivals import rivals
+from moestro.tune.search import SHORT, tune
 from moestro.tune.space import space
-from moestro.tune.store import keep
+from moestro.tune.store import found_nothing, keep
 from moestro.tune.workload import Work
 
 CURVE_SHARE = 0.2
@@ -60,6 +63,7 @@ def tuned(
     on_event: OnEvent,
     *,
     lossy_cache: bool = False,
+    frontier: bool = False,
     anyway: bool = False,
     synthetic_acceptance: tuple[float, ...] = (),
 ) -> Tuned:
@@ -80,7 +84,7 @@ def tuned(
             refuse_failures((*model.findings, *before.findings))
         journal = Journal(on_event)
         result, stopped = _searched(
-            planner, before, work, wishes, budget_seconds, journal, lossy_cache,
+            planner, before, work, wishes, budget_seconds, journal, lossy_cache, frontier,
             synthetic_acceptance,
         )  # fmt: skip
         version = engine_named(result.settings.engine).version
@@ -89,7 +93,7 @@ def tuned(
             engine=result.settings.engine,
             engine_version=version,
         )
-    kept = None if synthetic_acceptance else _kept(model, whole.identity, result)
+    kept = None if synthetic_acceptance else _kept(model, whole.identity, work, result)
     after = _planned(model, machine, whole.identity, wishes, result)
     findings = tuple(one for one in (kept, _missed(work, result)) if one is not None)
     return Tuned(work, before, after, result, stopped, findings)
@@ -120,14 +124,9 @@ def _longest(work: Work) -> int:
 
 
 def _fetched(text: str, machine: Inventory, wishes: Wishes) -> ModelSpec:
-    reference, _ = fitting_reference(resolve(text), machine, wishes)
-    model = read_model(reference)
-    require_gguf(model, text)
-    if isinstance(reference, HubRef | Url):
-        from moestro.cli.fetching import fetch_with_progress
-
-        model = read_model(resolve(str(fetch_with_progress(reference, model.name or text))))
-    return model
+    reference, chosen = fitting_reference(resolve(text), machine, wishes)
+    model = model_here(reference, text)
+    return model if chosen is None else replace(model, findings=(*model.findings, chosen))
 
 
 def _searched(
@@ -138,6 +137,7 @@ def _searched(
     budget_seconds: float,
     journal: Journal,
     lossy_cache: bool,
+    frontier: bool,
     synthetic_acceptance: tuple[float, ...],
 ) -> tuple[TuneResult, bool]:
     start = plan.settings
@@ -154,7 +154,10 @@ def _searched(
         logical_cores=os.cpu_count(),
     )
 
+    traded: Frontier | None = None
+
     async def search() -> TuneResult:
+        nonlocal traded
         async with EngineArena(
             request,
             work,
@@ -167,7 +170,8 @@ def _searched(
             prompt_share = await arena.fit(start, budget_seconds)
             curved = _drafts(model, start, wishes)
             left = budget_seconds - (time.monotonic() - began)
-            searching = left * (1 - CURVE_SHARE) if curved else left
+            kept_back = (CURVE_SHARE if curved else 0.0) + (FRONTIER_SHARE if frontier else 0.0)
+            searching = left * (1 - kept_back)
             result = await tune(
                 arena,
                 tried,
@@ -176,6 +180,12 @@ def _searched(
                 journal=journal,
                 prompt_share=prompt_share,
             )
+            if frontier:
+                traded = await _frontier(arena, result, left * FRONTIER_SHARE, journal)
+                spent = time.monotonic() - began
+                result = result.but(
+                    frontier=traded, spent_seconds=spent, budget_seconds=budget_seconds
+                )
             if not curved or MTP not in engine_named(result.settings.engine).features:
                 return result
             curve_seconds = budget_seconds - (time.monotonic() - began)
@@ -189,7 +199,23 @@ def _searched(
     except KeyboardInterrupt:
         if journal.start is None:
             raise
-        return journal.result(), True
+        return journal.result().but(frontier=traded), True
+
+
+async def _frontier(
+    arena: EngineArena, result: TuneResult, seconds: float, journal: Journal
+) -> Frontier:
+    work = arena.work
+    shortened = work.length(SHORT) < 1
+    found = rivals(result, shortened=shortened)
+    before, began = journal.spent_seconds, time.monotonic()
+
+    def tell(sentence: str, kind: str = "measured") -> None:
+        journal.spent_seconds = before + time.monotonic() - began
+        journal.tell(kind, sentence)
+
+    tell(f"speed against waiting: {', '.join(one.label for one in found)}", "race")
+    return await measure_frontier(arena, found, work, seconds, noise=result.noise, tell=tell)
 
 
 def _drafts(model: ModelSpec, start: Settings, wishes: Wishes) -> bool:
@@ -203,20 +229,6 @@ def _candidates(start: Settings) -> tuple[EngineInfo, ...]:
     if all(engine.id != start.engine for engine in found):
         found = (*found, engine_named(start.engine))
     return found
-
-
-def fixed_settings(wishes: Wishes) -> frozenset[str]:
-    """The names of the settings that the user decided."""
-    names = {field.name for field in fields(Settings)}
-    given = {
-        field.name
-        for field in fields(Wishes)
-        if getattr(wishes, field.name) is not None
-        and not (field.name == "unified" and not wishes.unified)
-    }
-    if "cache_type" in given:  # one wish for both
-        given.add("cache_type_v")
-    return frozenset({FROM_SETTINGS.get(name, name) for name in given} & names)
 
 
 def _needs(planner: Planner) -> Callable[[Settings], int]:
@@ -255,12 +267,14 @@ def _planned(
     full = completed(wishes, result.settings, with_gpus=bool(machine.gpus))
     with planner_of(model, machine, full, identity) as planner:
         plan = told(make_plan(planner, with_alternatives=False), planner)
-    return measured(plan, result.reasons)
+    return explained(plan, result, wishes)
 
 
-def _kept(model: ModelSpec, identity: str, result: TuneResult) -> Finding | None:
+def _kept(model: ModelSpec, identity: str, work: Work, result: TuneResult) -> Finding | None:
+    if found_nothing(result) and not any(tried.pairs for tried in result.trials):
+        return None  # nothing was compared, so an earlier result says more
     try:
-        keep(identity, [Path(file.location) for file in model.files], result)
+        keep(identity, [Path(file.location) for file in model.files], work, result)
     except MoestroError as error:
         return Finding(
             Severity.WARN,

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moestro.cli.options import CACHE_TYPES, ENGINE_THREADS_MAX, INT_MAX, json_option
+from moestro.cli.options import (
+    CACHE_TYPES,
+    ENGINE_THREADS_MAX,
+    INT_MAX,
+    json_option,
+    report_option,
+)
 from moestro.errors import MoestroError, UsageError
 
 if TYPE_CHECKING:
     from moestro.verify.subject import Progress
     from moestro.verify.verdict import Verification
-
-PAGES = (".html", ".htm")
 
 
 @click.command(name="verify")
@@ -63,13 +67,7 @@ PAGES = (".html", ".htm")
     default=None,
     help="Limits of your own instead of some of the built-in ones.",
 )
-@click.option(
-    "--report",
-    metavar="FILE.html",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=None,
-    help="Write a page with heat maps of the experts and the distribution of the divergence.",
-)
+@report_option("Write a page with heat maps of the experts and the distribution of the divergence.")
 @click.option(
     "--cache-type",
     type=click.Choice(CACHE_TYPES),
@@ -137,16 +135,11 @@ def _verify(
     as_json: bool,
 ) -> int:
     from moestro.cli.main import report_error
-    from moestro.cli.page import check_place
+    from moestro.cli.page import check_report
     from moestro.cli.verifying import verified
 
     if report is not None:
-        if report.suffix.lower() not in PAGES:
-            raise UsageError(
-                f"The page is written as HTML, and {report.name} has another ending.",
-                hint="Give it a name like report.html.",
-            )
-        check_place(report, what="report", option="--report")
+        check_report(report)
     with _progress() as progress:
         found = verified(model, reference, texts, policy_file, given, progress)
     trouble = _write_page(found, report) if report is not None else None

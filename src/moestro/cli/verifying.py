@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moestro.cli.launch import require_gguf
+from moestro.cli.launch import model_here
 from moestro.cli.page import check_place
 from moestro.cli.planning import planner_of, seen_by_engine
 from moestro.cli.resolve import resolve
@@ -23,7 +23,7 @@ from moestro.errors import (
 )
 from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, this_inventory
-from moestro.model import HubRef, ModelSpec, Url, read_model
+from moestro.model import ModelSpec
 from moestro.planning import Plan, Wishes, make_plan
 from moestro.planning.placement import HOST
 from moestro.units import format_bytes
@@ -145,13 +145,7 @@ def _planned(
     Raises:
         MoestroError: it cannot be read or fetched, or does not fit at all.
     """
-    reference = resolve(text)
-    model = read_model(reference)
-    require_gguf(model, text)
-    if isinstance(reference, HubRef | Url):
-        from moestro.cli.fetching import fetch_with_progress
-
-        model = read_model(resolve(str(fetch_with_progress(reference, model.name or text))))
+    model = model_here(resolve(text), text)
     wishes = Wishes(
         context=corpus.CHUNK_TOKENS,
         parallel=1,

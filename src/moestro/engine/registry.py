@@ -26,8 +26,17 @@ REPACK = "repack"
 LOAD_MODE = "load-mode"
 EXPERT_CACHE = "expert-cache"
 SYNTHETIC_ACCEPTANCE = "synthetic-acceptance"
-FEATURES = (MTP, NGRAM, UNIFIED, REPACK, LOAD_MODE, EXPERT_CACHE, SYNTHETIC_ACCEPTANCE)
-"""What an engine may be able to do; a setting that needs one of them says so in `needs`."""
+FEATURES = {
+    MTP: "drafts by MTP",
+    NGRAM: "drafts from the text",
+    UNIFIED: "a cache that all streams share",
+    REPACK: "to leave weights as they are",
+    LOAD_MODE: "a choice of how the file is loaded",
+    EXPERT_CACHE: "a cache for experts on the GPU",
+    SYNTHETIC_ACCEPTANCE: "synthetic acceptance of drafts",
+}
+"""What an engine may be able to do, and what that is called in a sentence; a setting that needs one
+of them says so in `needs`."""
 
 PROGRAM = "llama-server"
 

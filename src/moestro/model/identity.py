@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from moestro.errors import ModelError
@@ -16,13 +17,26 @@ _PIECE_BYTES = 4 << 20
 
 def sampled_digest(paths: Sequence[Path]) -> str:
     """A digest (hexadecimal) of the files' lengths, their first MiB and 256 places spread evenly
-    over each: about 2 MiB to read of a file of any size. Files that differ elsewhere share it.
+    over each: about 2 MiB to read of a file of any size. Files that differ elsewhere share it. One
+    that did not change since is not read again.
 
     Raises:
         ModelError: a file cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=20)
+    seen = []
     for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        seen.append((path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return _sampled(tuple(seen))
+
+
+@lru_cache(maxsize=8)
+def _sampled(seen: tuple[tuple[Path, int, int, int, int], ...]) -> str:
+    digest = hashlib.blake2b(digest_size=20)
+    for path, *_ in seen:
         try:
             with path.open("rb") as file:
                 size = path.stat().st_size

@@ -92,6 +92,16 @@ class Beliefs:
         ]
         return max(near, key=lambda pair: pair[0])[1] if near else None
 
+    def behind(self, engine: str) -> float | None:
+        """By what factor that engine is slower at least, as sure as two errors make it, however it
+        was tried; None where it was not, or where it is the incumbent's."""
+        found = [
+            belief.log + 2 * belief.error
+            for (name, *_), belief in self._of_engines.items()
+            if name == engine
+        ]
+        return math.exp(-max(found)) if found else None
+
     def _values(self, incumbent: Settings) -> Iterator[Option]:
         for axis in self._space.axes:
             if not axis.applies(incumbent):
@@ -154,11 +164,12 @@ class Beliefs:
                         yield Option(both, promise * LONG_SHOT, False)
 
     def _other_engines(self, incumbent: Settings) -> Iterator[tuple[Candidate, _Belief]]:
-        here = _engine(incumbent)
+        seen = {_engine(incumbent)}
         for one in (Candidate("", self._space.start, "engine"), *self._space.opening):
             belief = self._of_engines.get(_engine(one.settings))
-            if belief is None or _engine(one.settings) == here:
+            if belief is None or _engine(one.settings) in seen:
                 continue
+            seen.add(_engine(one.settings))
             settings = replace(
                 incumbent, **{name: getattr(one.settings, name) for name in ENGINE_FIELDS}
             )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from moestro.planning.settings import Reason, Settings
 from moestro.tune.arena import Outcome
 from moestro.tune.depth import DepthCurve
+from moestro.tune.frontier import Frontier
 from moestro.tune.statistics import Interval
 
 TriedOutcome = (
@@ -77,12 +78,13 @@ class TuneResult:
     complete: bool = True
     stopped: str | None = None
     curve: DepthCurve | None = None
+    frontier: Frontier | None = None
     workload: str = ""
     engine: str = ""
     engine_version: str = ""
 
     def but(self, **changes: Any) -> TuneResult:
-        """With what the caller knows: workload, engine's version, curve."""
+        """With what the caller knows: workload, engine's version, curve, frontier."""
         return replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ class TuneResult:
             "stopped": self.stopped,
             "noise": self.noise,
             "curve": None if self.curve is None else self.curve.to_json(),
+            "frontier": None if self.frontier is None else self.frontier.to_json(),
             "workload": self.workload,
             "engine": self.engine,
             "engine_version": self.engine_version,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from moestro.errors import MoestroError
@@ -31,6 +31,15 @@ WORTH_A_LOOK = 0.25
 
 MOST_CLOSER_LOOKS = 100
 CONFIRM_LEAST = 3
+CONFIRM_LEAST_TIGHT = 2
+TIGHT = 25
+"""With fewer whole parts than this in the budget only short ones choose, and fewer confirm."""
+
+TIGHT_RUNGS = (Rung(0.25, 2), Rung(0.25, 2))
+HOPELESSLY_BEHIND = 1.5
+"""An engine that is this much slower is not looked at again: that is more than repacking, or fewer
+slots, were ever seen to bring."""
+
 CONFIRM_MOST = 12
 RETREATS = 1
 """How often an incumbent that failed its confirmation is followed by the one before it."""
@@ -71,7 +80,7 @@ async def tune(
     journal = journal if journal is not None else Journal(on_event)
     meter = Meter(arena, journal, budget_seconds, clock)
     share = space.prompt_share if prompt_share is None else prompt_share
-    search = _Search(meter, journal, space, start, objective, rules or Rules(), share)
+    search = _Search(meter, journal, space, start, objective, rules, share)
     try:
         await search.run()
     except asyncio.CancelledError:
@@ -92,7 +101,7 @@ class _Search:
         space: Space,
         start: Settings,
         objective: str,
-        rules: Rules,
+        rules: Rules | None,
         prompt_share: float | None,
     ) -> None:
         self.meter = meter
@@ -101,7 +110,9 @@ class _Search:
         self.start = Candidate(START, start, "start")
         self.incumbent = self.start
         self.objective = objective
-        self.rules = rules
+        self.given_rules = rules
+        self.rules = rules or Rules()
+        self.confirm_least = CONFIRM_LEAST
         self.prompt_share = 0.5 if prompt_share is None else min(max(prompt_share, 0.0), 1.0)
         self.near: dict[tuple[str, ...], tuple[Candidate, Candidate, Ratio]] = {}
         self.beliefs = Beliefs(space)
@@ -143,14 +154,17 @@ class _Search:
                 hint=f"Give it {_seconds(3 * needed)} or more, or a lighter workload.",
                 code="tune-budget-too-short",
             )
+        if full * TIGHT > self.meter.budget_seconds:
+            self.rules = self.given_rules or replace(self.rules, rungs=TIGHT_RUNGS)
+            self.confirm_least = CONFIRM_LEAST_TIGHT
         self._reserve()
 
     def _reserve(self) -> None:
-        """For the confirmation: both engines started, three full pairs; half of it all at most.
+        """For the confirmation: both engines started, the least full pairs; half of it all at most.
         Engines that run now may have ended by then."""
         mine, start = self.incumbent.settings, self.start.settings
         one = sum(
-            CONFIRM_LEAST * self.meter.full_seconds(settings)
+            self.confirm_least * self.meter.full_seconds(settings)
             + self.meter.starting_seconds(settings)
             for settings in (mine, start)
         )
@@ -193,9 +207,7 @@ class _Search:
 
     async def _all_axes(self) -> None:
         try:
-            await self._race(self.space.opening)
-            crashed = [one for one in self.space.opening if self.journal.crashed(one.settings)]
-            await self._race([one for each in crashed for one in self.space.gentler(each)])
+            await self._engines()
             for axis in self._in_order():
                 if axis.promise(self.prompt_share) < self.rules.least_gain:
                     self.journal.skipped(axis.name, "it has little to gain with this workload")
@@ -205,6 +217,32 @@ class _Search:
             await self._closer()
         except OutOfBudget:
             self.out_of_budget = True
+
+    async def _engines(self) -> None:
+        """One arm of each engine first; those that crashed get a second chance; then the other
+        arms, except of engines that are far behind."""
+        firsts: dict[str, Candidate] = {}
+        for candidate in self.space.opening:
+            if candidate.settings.engine != self.start.settings.engine:
+                firsts.setdefault(candidate.settings.engine, candidate)
+        for wave in (firsts.values(), self._others(firsts.values())):
+            arms = list(wave)
+            await self._race(arms)
+            crashed = [one for one in arms if self.journal.crashed(one.settings)]
+            await self._race([one for each in crashed for one in self.space.gentler(each)])
+
+    def _others(self, firsts: Iterable[Candidate]) -> Iterator[Candidate]:
+        """Lazily: who is far behind is known after the first race."""
+        ran = tuple(firsts)
+        for candidate in self.space.opening:
+            if candidate in ran:
+                continue
+            behind = self.beliefs.behind(candidate.settings.engine)
+            if behind is not None and behind > HOPELESSLY_BEHIND:
+                because = f"its engine is {behind:.1f}× slower or worse"
+                self.journal.left_out(candidate, because)
+            else:
+                yield candidate
 
     async def _look(self, axis: Axis) -> None:
         """All values against the incumbent; of ordered ones the neighbours first."""
@@ -401,7 +439,7 @@ class _Search:
                 pairs.append(Pair(values[self.incumbent] - values[self.start], 1.0))
                 noise.learn(("confirmation", self.incumbent), pairs)
                 found = estimate(pairs, noise)
-                if number + 1 >= CONFIRM_LEAST and found is not None and _enough(found):
+                if number + 1 >= self.confirm_least and found is not None and _enough(found):
                     break
         except OutOfBudget:
             self.out_of_budget = True

@@ -1,7 +1,9 @@
 """Results that are kept on this machine, for each model and workload.
 
-A result belongs to a file's content on one machine. The file is found by a sampled digest and
-believed for the same lengths and times of change; anything else is said as a reason to tune again.
+A result belongs to a file's content on one machine. What is kept is found by the lengths of the
+files, which costs next to nothing where nothing was ever tuned; only then a sampled digest says
+whether it is the same content. It is believed for the same times of change and the same version of
+the engine; anything else is said as a reason to tune again.
 """
 
 from __future__ import annotations
@@ -9,34 +11,45 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from moestro.errors import NotAPlan
+from moestro.errors import ModelError, NotAPlan
 from moestro.findings import Finding, Severity
 from moestro.hardware import store
 from moestro.model.identity import sampled_digest
 from moestro.planning.plan_file import legible, settings_from
-from moestro.planning.settings import Reason, Settings, Source
+from moestro.planning.settings import INT_MAX, Reason, Settings, Source
 from moestro.tune.depth import DepthCurve
 from moestro.tune.result import TuneResult
-from moestro.tune.statistics import Interval
+from moestro.tune.statistics import UNCHANGED, Interval
+
+if TYPE_CHECKING:
+    from moestro.tune.workload import Work
 
 TUNED = "tuned"
-_KEPT = 16
+_KEPT = 64
+"""Results of all models whose files have the same lengths."""
+
 _REASONS = 40
+_SETTINGS = frozenset(field.name for field in fields(Settings))
 _TEXT = 400
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTune:
-    """What a search found. `workload` names what it was for, `engine_version` the engine that the
-    settings ran on. `files`: path, bytes and time of change (ns) of each part."""
+    """What a search found. `workload` names what it was for: `streams` users at once, each with
+    requests of about `prompt_tokens` in and `output_tokens` out. `engine_version` is the engine's
+    that the settings ran on. `files`: path, bytes and time of change (ns) of each part; `digest`:
+    a sampled one of their content."""
 
     tuned_at: datetime
     workload: str
+    streams: int
+    prompt_tokens: int
+    output_tokens: int
     objective: str
     engine_version: str
     settings: Settings
@@ -46,12 +59,22 @@ class StoredTune:
     spent_seconds: float
     reasons: tuple[Reason, ...]
     files: tuple[tuple[str, int, int], ...]
+    digest: str
     curve: DepthCurve | None = None
+
+    @property
+    def subject(self) -> tuple[str, str, int, int, int]:
+        """Of which there is one result: a model and a workload."""
+        work = self.workload, self.streams, self.prompt_tokens, self.output_tokens
+        return self.digest, *work
 
     def to_json(self) -> dict[str, Any]:
         return {
             "tuned_at": self.tuned_at.isoformat(timespec="seconds"),
             "workload": self.workload,
+            "streams": self.streams,
+            "prompt_tokens": self.prompt_tokens,
+            "output_tokens": self.output_tokens,
             "objective": self.objective,
             "engine_version": self.engine_version,
             "settings": self.settings.to_json(),
@@ -61,6 +84,7 @@ class StoredTune:
             "spent_seconds": self.spent_seconds,
             "reasons": [reason.to_json() for reason in self.reasons],
             "files": [list(file) for file in self.files],
+            "digest": self.digest,
             "curve": None if self.curve is None else self.curve.to_json(),
         }
 
@@ -70,6 +94,9 @@ class StoredTune:
         return StoredTune(
             tuned_at=_time(data["tuned_at"]),
             workload=_text(data["workload"]),
+            streams=_count(data["streams"]),
+            prompt_tokens=_count(data["prompt_tokens"]),
+            output_tokens=_count(data["output_tokens"]),
             objective=_text(data["objective"]),
             engine_version=_text(data["engine_version"]),
             settings=settings_from(data["settings"]),
@@ -79,22 +106,27 @@ class StoredTune:
             spent_seconds=_positive(data["spent_seconds"]),
             reasons=tuple(_reason(reason) for reason in data["reasons"][:_REASONS]),
             files=tuple((str(path), int(size), int(ns)) for path, size, ns in data["files"]),
+            digest=_text(data["digest"]),
             curve=DepthCurve.from_json(data.get("curve")),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of a model on a machine. `tuned` is None where nothing is. `stale` says in
-    words why it should be looked at again; `findings` what could not be read."""
+    """What is known of a model on a machine, a result for each workload, the last one first.
+    `findings` say what could not be read."""
 
-    tuned: StoredTune | None = None
-    stale: tuple[str, ...] = ()
+    results: tuple[StoredTune, ...] = ()
     findings: tuple[Finding, ...] = ()
 
 
-def keep(identity: str, paths: Sequence[Path], result: TuneResult) -> Path:
-    """Keeps a result in place of the one for the same workload.
+def found_nothing(found: StoredTune | TuneResult) -> bool:
+    """Whether the search was left with the settings that it began with."""
+    return found.gain == UNCHANGED
+
+
+def keep(identity: str, paths: Sequence[Path], work: Work, result: TuneResult) -> Path:
+    """Keeps what a search found for `work`, in place of what an earlier one did.
 
     Raises:
         HardwareError: there is no room, or no place to write.
@@ -102,7 +134,10 @@ def keep(identity: str, paths: Sequence[Path], result: TuneResult) -> Path:
     """
     new = StoredTune(
         tuned_at=datetime.now(UTC),
-        workload=result.workload,
+        workload=work.label,
+        streams=work.streams,
+        prompt_tokens=work.scenario.prompt_tokens,
+        output_tokens=work.scenario.output_tokens,
         objective=result.objective,
         engine_version=result.engine_version,
         settings=result.settings,
@@ -112,60 +147,52 @@ def keep(identity: str, paths: Sequence[Path], result: TuneResult) -> Path:
         spent_seconds=result.spent_seconds,
         reasons=result.reasons,
         files=_files(paths),
+        digest=sampled_digest(paths),
         curve=result.curve,
     )
 
     def with_this(payload: Any) -> list[dict[str, Any]]:
-        others = [one for one in _entries(payload)[0] if one.workload != new.workload]
+        others = [one for one in _entries(payload)[0] if one.subject != new.subject]
         return [one.to_json() for one in (*others, new)[-_KEPT:]]
 
-    return store.update(TUNED, _key(identity, paths), with_this)
+    return store.update(TUNED, _key(identity, new.files), with_this)
 
 
-def stored(
-    identity: str,
-    paths: Sequence[Path],
-    *,
-    workload: str | None = None,
-    engine_versions: dict[str, str] | None = None,
-) -> Found:
-    """The last result for this workload; for None the last of any. `engine_versions` are those
-    that engines have now, by id: a result of another version, or of an engine that is gone, is
-    stale.
+def stored(identity: str, paths: Sequence[Path]) -> Found:
+    """What is kept of the model in `paths`. Its content is only looked at where something is kept
+    for files of these lengths.
 
     Raises:
         ModelError: a file cannot be read.
     """
-    kept = store.load(TUNED, _key(identity, paths))
+    kept = store.load(TUNED, _key(identity, _files(paths)))
     entries, strange = _entries(kept.payload)
-    findings = [kept.finding] if kept.finding is not None else []
+    findings = []
+    if kept.finding is not None:
+        findings.append(_unreadable(kept.finding.evidence))
     if strange:
-        findings.append(_damaged(strange))
-    fitting = [one for one in entries if workload is None or one.workload == workload]
-    if not fitting:
-        return Found(findings=tuple(findings))
-    tuned = max(fitting, key=lambda one: one.tuned_at)
-    return Found(tuned, _stale(tuned, paths, engine_versions), tuple(findings))
+        findings.append(_unreadable(f"{strange} of those for files of this size"))
+    digest = sampled_digest(paths) if entries else None
+    mine = tuple(one for one in reversed(entries) if one.digest == digest)
+    return Found(mine, tuple(findings))
 
 
-def _stale(
-    tuned: StoredTune, paths: Sequence[Path], versions: dict[str, str] | None
-) -> tuple[str, ...]:
-    found = []
+def outdated(tuned: StoredTune, paths: Sequence[Path], engine_version: str) -> str | None:
+    """Why it should be looked at again, in words; `engine_version` is its engine's now.
+
+    Raises:
+        ModelError: a file is gone.
+    """
     if {(size, ns) for _, size, ns in tuned.files} != {(s, ns) for _, s, ns in _files(paths)}:
-        found.append("the model file was written anew since")
-    if versions is not None:
-        now = versions.get(tuned.settings.engine)
-        if now is None:
-            found.append(f"its engine, {tuned.settings.engine}, is not here any more")
-        elif now != tuned.engine_version:
-            found.append(f"its engine was {tuned.engine_version} and is {now} now")
-    return tuple(found)
+        return "the model file was written anew since"
+    if engine_version != tuned.engine_version:
+        return f"its engine was {tuned.engine_version} and is {engine_version} now"
+    return None
 
 
-def _key(identity: str, paths: Sequence[Path]) -> str:
-    both = f"{identity}\n{sampled_digest(paths)}"
-    return hashlib.blake2b(both.encode(), digest_size=20).hexdigest()
+def _key(identity: str, files: Sequence[tuple[str, int, int]]) -> str:
+    lengths = " ".join(str(size) for _, size, _ in files)
+    return hashlib.blake2b(f"{identity}\n{lengths}".encode(), digest_size=20).hexdigest()
 
 
 def _entries(payload: Any) -> tuple[tuple[StoredTune, ...], int]:
@@ -183,20 +210,26 @@ def _entries(payload: Any) -> tuple[tuple[StoredTune, ...], int]:
     return tuple(found), strange
 
 
-def _damaged(count: int) -> Finding:
+def _unreadable(evidence: str | None) -> Finding:
     return Finding(
         Severity.WARN,
         "tuned-unreadable",
-        "A stored result of tuning cannot be read and is left out",
-        f"{count} of them",
-        "moestro tune writes a new one.",
+        "What moestro tune found cannot be read and is left out",
+        evidence,
+        "moestro tune measures it anew; --untuned plans without it.",
     )
 
 
 def _files(paths: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
     found = []
     for path in paths:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ModelError(
+                f"{path} could not be read: {error.strerror or type(error).__name__}.",
+                hint="Check the path, and that this user may read it.",
+            ) from error
         found.append((str(path), status.st_size, status.st_mtime_ns))
     return tuple(found)
 
@@ -211,6 +244,12 @@ def _time(value: Any) -> datetime:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > _TEXT or not legible(value):
         raise ValueError("not a text that can be shown")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= INT_MAX:
+        raise ValueError(f"{value!r} is not a number of anything")
     return value
 
 
@@ -240,4 +279,6 @@ def _reason(value: Any) -> Reason:
     source = value["source"]
     if source not in get_args(Source):
         raise ValueError(f"{source!r} is no source")
-    return Reason(_text(value["setting"]), _text(value["because"]), source)
+    if value["setting"] not in _SETTINGS:
+        raise ValueError(f"{value['setting']!r} is no setting")
+    return Reason(value["setting"], _text(value["because"]), source)

@@ -13,7 +13,7 @@ from moestro.engine.llama_server.probe import ask
 from moestro.engine.process import EngineProcess
 from moestro.engine.protocol import EngineRequest, EngineState
 from moestro.engine.reasons import Reason
-from moestro.engine.registry import SYNTHETIC_ACCEPTANCE, EngineInfo, needs
+from moestro.engine.registry import FEATURES, SYNTHETIC_ACCEPTANCE, EngineInfo, needs
 from moestro.errors import EngineStartFailed
 from moestro.model import ModelSpec, read_model
 from moestro.planning.placement import expert_blocks
@@ -25,16 +25,6 @@ VERBOSITY = "4"
 LOOPBACK = "127.0.0.1"
 ANY_PORT = 0
 """The system gives a free one, so there is no race for it; the guard sees which."""
-
-_WORDS = {
-    "mtp": "drafts by MTP",
-    "ngram": "drafts from the text",
-    "unified": "a cache that all streams share",
-    "repack": "to leave weights as they are",
-    "load-mode": "a choice of how the file is loaded",
-    "expert-cache": "a cache for experts on the GPU",
-    "synthetic-acceptance": "synthetic acceptance of drafts",
-}
 
 
 class LlamaServerEngine(EngineProcess):
@@ -128,6 +118,6 @@ def _check_features(
     if missing:
         raise EngineStartFailed(
             f"The engine {info.id} ({info.family} {info.version}) cannot do this: "
-            f"{', '.join(_WORDS[name] for name in missing)}.",
+            f"{', '.join(FEATURES[name] for name in missing)}.",
             hint="Leave that setting out, or take another engine: moestro engines list.",
         )
