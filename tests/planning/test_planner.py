@@ -125,6 +125,17 @@ def test_what_is_only_obeyed_has_a_reason_where_it_is_not_as_usual(
     assert plan.engine == PlannedEngine("ik_llama.cpp-1", "ik_llama.cpp")
 
 
+def test_an_engine_that_attends_in_one_slot_only(specs: dict[str, ModelSpec]) -> None:
+    model = specs["Qwen3-30B-A3B"]
+    for parallel, chosen in ((1, "auto"), (2, "off")):
+        plan = planned(model, host(64), Wishes(engine="ik_llama.cpp-1", parallel=parallel))
+        assert plan.settings.flash_attention == chosen
+        (reason,) = (one for one in plan.reasons if one.setting == "flash_attention")
+        assert ("any slot but the first" in reason.because) is (chosen == "off")
+    told = Wishes(engine="ik_llama.cpp-1", parallel=2, flash_attention="on")
+    assert planned(model, host(64), told).settings.flash_attention == "on"
+
+
 def test_what_the_user_fixed_stays_fixed(specs: dict[str, ModelSpec]) -> None:
     wishes = Wishes(
         context=50_000, parallel=3, cache_type="q4_0", unified=True, ubatch=64, threads=5,

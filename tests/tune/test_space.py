@@ -23,6 +23,7 @@ OTHER = EngineInfo(
     "ik_llama.cpp-1", "ik_llama.cpp", "1", "built",
     features=frozenset(FEATURES) - {UNIFIED, MTP},
 )  # fmt: skip
+LLAMA = replace(OTHER, id="llama.cpp-2", family="llama.cpp")
 HOST = "4 cores, 64 GiB DDR5-5600 dual channel"
 CARD = "rtx-4070, 64 GiB DDR5-5600 dual channel"
 
@@ -170,3 +171,25 @@ def test_a_gpu_has_axes_of_its_own(models: dict[str, ModelSpec]) -> None:
     host = named(made(models["Qwen3.6-35B-A3B"])[0])
     assert not {"cpu_expert_layers", "expert_cache", "cache_on_host"} & set(host)
     assert REPACK in OTHER.features
+
+
+def test_flash_attention_of_ik_llama_cpp_serves_one_slot(models: dict[str, ModelSpec]) -> None:
+    """It stops on long prompts in any other."""
+    model, wishes = models["Qwen3-30B-A3B"], Wishes(parallel=4)
+
+    def arms(**more: Any) -> dict[str, tuple[int, str]]:
+        found, _ = made(model, wishes=wishes, engines=(OURS, OTHER, LLAMA), **more)
+        return {
+            one.settings.engine: (one.settings.parallel, one.settings.flash_attention)
+            for one in reversed(found.opening)
+        }
+
+    assert arms()["ik_llama.cpp-1"] == (1, "auto")
+    assert arms()["llama.cpp-2"] == (4, "auto")
+    assert arms(streams=2)["ik_llama.cpp-1"] == (4, "off")
+    assert arms(fixed=frozenset({"parallel"}))["ik_llama.cpp-1"] == (4, "off")
+    assert "ik_llama.cpp-1" not in arms(fixed=frozenset({"parallel", "flash_attention"}))
+    found, start = made(model, wishes=wishes, engines=(OURS, OTHER), streams=2)
+    risky = replace(start, engine="ik_llama.cpp-1", unified=False, mtp_depth=0)
+    assert "any slot but the first" in (found.why_not(risky, start) or "")
+    assert found.why_not(replace(risky, flash_attention="off"), start) is None

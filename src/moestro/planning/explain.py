@@ -78,9 +78,12 @@ class _Explainer:
             self.because("cache_type_k", "nothing fits; the engine's default", "assumed")
 
     def flash_attention(self) -> None:
-        asked = self.planner.wishes.flash_attention is not None
-        why = ASKED if asked else "the engine takes it wherever it can"
-        self.because("flash_attention", why, "assumed")
+        if self.planner.wishes.flash_attention is not None:
+            return self.because("flash_attention", ASKED, "assumed")
+        if self.trial.settings.flash_attention == "off":
+            why = "this engine fails with it in any slot but the first"
+            return self.because("flash_attention", why, "assumed")
+        return self.because("flash_attention", "the engine takes it wherever it can", "assumed")
 
     def gpu_layers(self) -> None:
         settings, wish = self.trial.settings, self.planner.wishes.gpu_layers

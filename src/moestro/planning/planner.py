@@ -228,7 +228,8 @@ class Planner:
             context=context,
             parallel=parallel,
             threads=wishes.threads or self.inventory.cpu.usable_cores,
-            flash_attention=wishes.flash_attention or "auto",
+            flash_attention=wishes.flash_attention
+            or ("auto" if parallel == 1 or self.engine.attends_in_slots else "off"),
             unified=wishes.unified,
             mtp_depth=wishes.mtp or 0,
             engine=self.engine.id,

@@ -27,6 +27,12 @@ class PlannedEngine:
     family: Family = "llama.cpp"
     version: str | None = None
 
+    @property
+    def attends_in_slots(self) -> bool:
+        """Whether flash attention works in several slots. That of ik_llama.cpp 0.1.5 stops the
+        whole engine on a long prompt in any slot but the first: GGML_ASSERT(S > 0)."""
+        return self.family != "ik_llama.cpp"
+
     def to_json(self) -> dict[str, str | None]:
         return asdict(self)
 

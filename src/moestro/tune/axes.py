@@ -71,8 +71,7 @@ class Finder:
         return tuple(found)
 
     def gentler(self, crashed: Candidate) -> tuple[Candidate, ...]:
-        """The same engine with less of what engines have been seen to crash on: ik_llama.cpp's
-        flash attention fails on long prompts in any slot but the first."""
+        """The same engine with less of what engines have been seen to crash on."""
         settings, found = crashed.settings, []
         if settings.parallel > self.streams and "parallel" not in self.fixed:
             slots = replace(settings, parallel=self.streams)
@@ -130,7 +129,7 @@ class Finder:
             if engine.runs(architecture) is False:
                 self._leave_out(ENGINE, f"it does not know {shown(architecture)}", name)
                 continue
-            suited = _suited(self.start, engine)
+            suited = self._suited(self.start, engine)
             lost = [n for n in self.fixed if getattr(suited, n) != getattr(self.start, n)]
             lost = [n for n in lost if n != "engine"]
             if lost:
@@ -162,7 +161,16 @@ class Finder:
         free = {name: value for name, value in changes.items() if name not in self.fixed}
         engine = self.engines.get(self.start.engine)
         found = replace(self.start, **free)
-        return found if engine is None else _suited(found, engine)
+        return found if engine is None else self._suited(found, engine)
+
+    def _suited(self, settings: Settings, engine: EngineInfo) -> Settings:
+        """`settings` on that engine, without what it cannot do."""
+        found = _without(settings, engine)
+        if found.parallel == 1 or found.flash_attention == "off" or engine.planned.attends_in_slots:
+            return found
+        if self.streams == 1 and "parallel" not in self.fixed:
+            return replace(found, parallel=1, unified=False)
+        return replace(found, flash_attention="off")
 
     def _can(self, settings: Settings, feature: str) -> bool:
         engine = self.engines.get(settings.engine)
@@ -467,8 +475,8 @@ def engine_label(engine: EngineInfo) -> str:
     return f"{shown(engine.id, 80)} ({engine.family} {shown(engine.version, 40)})"
 
 
-def _suited(settings: Settings, engine: EngineInfo) -> Settings:
-    """`settings` on that engine, without what it cannot do."""
+def _without(settings: Settings, engine: EngineInfo) -> Settings:
+    """`settings` on that engine, without what it lacks."""
     can = engine.features
     changes: dict[str, Any] = {"engine": engine.id}
     if MTP not in can:

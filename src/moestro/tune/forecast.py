@@ -89,6 +89,13 @@ class Forecast:
         missing = needs(candidate) - engine.features if engine is not None else frozenset[str]()
         if missing:
             return f"its engine cannot do it ({', '.join(sorted(missing))})"
+        if (
+            engine is not None
+            and candidate.flash_attention != "off"
+            and candidate.parallel > 1
+            and not engine.planned.attends_in_slots
+        ):
+            return "its engine fails with flash attention in any slot but the first"
         return self._too_large(candidate) or self._too_slow(candidate, incumbent)
 
     def _too_large(self, candidate: Settings) -> str | None:

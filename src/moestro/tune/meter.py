@@ -37,7 +37,7 @@ class Meter:
         self._clock = clock
         self._began = clock()
         self._parts = 0
-        self._full_seconds: dict[Settings, float] = {}
+        self._full_seconds: dict[Settings, tuple[float, float]] = {}
         self._ran: set[Settings] = set()
         journal.budget_seconds = budget_seconds
 
@@ -55,10 +55,13 @@ class Meter:
         return self._parts - 1
 
     def full_seconds(self, settings: Settings) -> float:
-        """What one whole part costs with settings; as much as with the quickest others where they
-        never ran; 0 before anything did."""
+        """What one whole part costs with settings, by the longest part that they ran: attention
+        makes whole prompts dearer than several short ones. As much as with the quickest others
+        where they never ran; 0 before anything did."""
         known = self._full_seconds
-        return known.get(settings, min(known.values(), default=0.0))
+        if settings in known:
+            return known[settings][1]
+        return min((seconds for _, seconds in known.values()), default=0.0)
 
     def starting_seconds(self, settings: Settings) -> float:
         """What starting an engine like that of `settings` costs, whether or not one runs: what the
@@ -84,8 +87,11 @@ class Meter:
         if settings not in self._ran and not starting:  # not known before: it is now
             starting = min(self.starting_seconds(settings), found.spent_seconds)
         self._ran.add(settings)
-        full = max(found.spent_seconds - starting, 0.0) / (found.share or share)
-        self._full_seconds[settings] = min(full, self._full_seconds.get(settings, full))
+        ran = found.share or share
+        full = max(found.spent_seconds - starting, 0.0) / ran
+        before, seconds = self._full_seconds.get(settings, (0.0, full))
+        if ran >= before:
+            self._full_seconds[settings] = (ran, min(full, seconds) if ran == before else full)
         self.journal.measured(candidate, found, share)
         return found
 

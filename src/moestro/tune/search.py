@@ -36,6 +36,9 @@ TIGHT = 25
 """With fewer whole parts than this in the budget only short ones choose, and fewer confirm."""
 
 TIGHT_RUNGS = (Rung(0.25, 2), Rung(0.25, 2))
+MARGIN = 1.3
+"""On what the confirmation will cost: it runs whole parts, and mostly short ones are known."""
+
 HOPELESSLY_BEHIND = 1.5
 """An engine that is this much slower is not looked at again: that is more than repacking, or fewer
 slots, were ever seen to bring."""
@@ -163,7 +166,7 @@ class _Search:
         """For the confirmation: both engines started, the least full pairs; half of it all at most.
         Engines that run now may have ended by then."""
         mine, start = self.incumbent.settings, self.start.settings
-        one = sum(
+        one = MARGIN * sum(
             self.confirm_least * self.meter.full_seconds(settings)
             + self.meter.starting_seconds(settings)
             for settings in (mine, start)
@@ -226,9 +229,8 @@ class _Search:
             if candidate.settings.engine != self.start.settings.engine:
                 firsts.setdefault(candidate.settings.engine, candidate)
         for wave in (firsts.values(), self._others(firsts.values())):
-            arms = list(wave)
-            await self._race(arms)
-            crashed = [one for one in arms if self.journal.crashed(one.settings)]
+            await self._race(wave)
+            crashed = [one for one in self.space.opening if self.journal.crashed(one.settings)]
             await self._race([one for each in crashed for one in self.space.gentler(each)])
 
     def _others(self, firsts: Iterable[Candidate]) -> Iterator[Candidate]:
@@ -409,7 +411,8 @@ class _Search:
         for _ in range(1 + RETREATS):
             if self.incumbent is self.start:
                 return
-            self.journal.tell("confirming", self.incumbent.label, self.incumbent.settings)
+            said = f"{self.incumbent.label}: once more beside {self.start.label}, on fresh requests"
+            self.journal.tell("confirming", said, self.incumbent.settings)
             ratio = await self._pairs_with_start()
             if ratio is None:
                 return  # too little was left: the result says that it is not confirmed
