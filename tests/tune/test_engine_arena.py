@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moestro.engine import EngineRequest
+from moestro.errors import EngineError
 from moestro.load import SCENARIOS
 from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Sample
@@ -114,6 +115,18 @@ async def test_an_engine_that_dies_is_started_anew_for_the_next_try() -> None:
         assert isinstance(found, Failure)
         assert found.sentence == "The engine ended on a failed assertion."
         assert isinstance(await here.measure(SETTINGS, part=2, share=0.25), Sample)
+        assert len(stable.made) == 2
+
+
+async def test_another_workload_is_told_how_an_engine_ended() -> None:
+    stable = Stable()
+    work = Work(SCENARIOS["chat"], 2, sessions_each=1)
+    async with arena(stable) as here:
+        assert len((await here.run(SETTINGS, work, part=0)).records) == 2
+        await stable.made[0][1].kill("The engine ended on a failed assertion.")
+        with pytest.raises(EngineError, match="failed assertion"):
+            await here.run(SETTINGS, work, part=1)
+        assert len((await here.run(SETTINGS, work, part=2)).records) == 2
         assert len(stable.made) == 2
 
 

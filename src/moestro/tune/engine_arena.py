@@ -172,15 +172,24 @@ class EngineArena:
         """Another workload with these settings: for curves over streams.
 
         Raises:
-            EngineError: they do not run.
-            GatewayError: the engine went away.
+            EngineError: they do not run, or no longer.
+            GatewayError: the engine does not answer as it should.
         """
         live = await self._up(settings)
         sessions = work.sessions(part, 1.0, self._characters)
-        result = await self._run(
-            live, work, part, sessions, output_share=output_share, ignore_eos=ignore_eos
-        )
+        result: LoadResult | GatewayError
+        try:
+            result = await self._run(
+                live, work, part, sessions, output_share=output_share, ignore_eos=ignore_eos
+            )
+        except GatewayError as error:
+            result = error
         live.last_used = time.monotonic()
+        ended = await self._ended(settings, live, result)
+        if ended is not None:
+            raise EngineError(ended.sentence)
+        if isinstance(result, GatewayError):
+            raise result
         return result
 
     async def _run(
@@ -256,11 +265,9 @@ class EngineArena:
     async def _trouble(
         self, settings: Settings, live: _Live, result: LoadResult | GatewayError
     ) -> Failure | None:
-        """What is wrong with the try, if anything is; an engine that is over is forgotten."""
-        broke = isinstance(result, GatewayError) or any(one.error for one in result.records)
-        ended = await _end_of(live.engine, DYING_SECONDS if broke else 0.0)
+        """What is wrong with the try, if anything is."""
+        ended = await self._ended(settings, live, result)
         if ended is not None:
-            self._live.pop(settings, None)
             short = ended.signal == "SIGKILL" or "memory" in ended.sentence.lower()
             return Failure("out-of-memory" if short else "crashed", ended.sentence)
         if isinstance(result, GatewayError):
@@ -277,6 +284,16 @@ class EngineArena:
                 f"The engine took {taken:,} bytes, and the plan allows {self._memory_bytes:,}.",
             )
         return None
+
+    async def _ended(
+        self, settings: Settings, live: _Live, result: LoadResult | GatewayError
+    ) -> EngineExit | None:
+        """How the engine ended, if it did: then it is forgotten."""
+        broke = isinstance(result, GatewayError) or any(one.error for one in result.records)
+        ended = await _end_of(live.engine, DYING_SECONDS if broke else 0.0)
+        if ended is not None:
+            self._live.pop(settings, None)
+        return ended
 
     def _figures(self, live: _Live, result: LoadResult, cost: Costs | None) -> dict[str, float]:
         summary = summarise(result)
