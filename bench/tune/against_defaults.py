@@ -8,8 +8,10 @@ For each model and scenario `tune` runs with a budget. Then what it chose and a 
 `llama-server --model FILE --fit on` (`--server`; by default the natively built one) get the same
 requests in turns, `--pairs` times, the order swapped each time, each turn `--seconds` long at
 least: pairs that neither the search nor its confirmation has seen. Both have the machine to
-themselves while they are measured. The ratio is of the objective (`moestro.tune.workload`), with a
-95 % interval. Written after every row; rows that are there are kept, `--again` measures them anew.
+themselves while they are measured; a pair in which somebody else took part of the processors is
+run again, at most as often as there are pairs. The ratio is of the objective
+(`moestro.tune.workload`), with a 95 % interval. Written after every row; rows that are there are
+kept, `--again` measures them anew.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from moestro.planning import Wishes
 from moestro.planning.placement import place
 from moestro.planning.traffic import read_bytes
 from moestro.tune.arena import Failure, Sample
+from moestro.tune.disturbance import LIMIT
 from moestro.tune.engine_arena import EngineArena
 from moestro.tune.statistics import Noise, Pair, estimate
 from moestro.tune.workload import MOST_SESSIONS, Work
@@ -71,20 +74,27 @@ async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> di
         EngineArena(request, work, **common) as tuned_arena,
         EngineArena(request, work, make=plain, **common) as plain_arena,
     ):
-        for number in range(pairs + 1):
-            sides = [(tuned_arena, ours), (plain_arena, theirs)]
-            for arena, values in sides if number % 2 else reversed(sides):
+        number = thrown_away = 0
+        while len(ours) < pairs:
+            sides = (tuned_arena, plain_arena)
+            seen: dict[EngineArena, Sample] = {}
+            for arena in sides if number % 2 else reversed(sides):
                 sample = await arena.measure(plan.settings, part=FIRST_PART + number, share=1.0)
                 if isinstance(sample, Failure):
                     return {"failed": sample.sentence, "outcome": sample.outcome}
-                if number:
-                    values.append(sample)
-            if not number:  # the first round warmed both up, and says how long a session takes
+                seen[arena] = sample
+            number += 1
+            if number == 1:  # it warmed both up, and says how long a session takes
                 turns = len(work.sessions(FIRST_PART, 1.0, 4.0)[0].turns)
-                each = math.ceil(seconds * sample.value / work.streams / turns)
+                each = math.ceil(seconds * seen[plain_arena].value / work.streams / turns)
                 work = replace(work, sessions_each=min(max(each, 1), MOST_SESSIONS))
                 tuned_arena.work = plain_arena.work = work
-    return _judged(found, ours, theirs)
+            elif max(one.disturbance for one in seen.values()) > LIMIT and thrown_away < pairs:
+                thrown_away += 1
+            else:
+                ours.append(seen[tuned_arena])
+                theirs.append(seen[plain_arena])
+    return {**_judged(found, ours, theirs), "thrown_away": thrown_away}
 
 
 def _judged(found: Tuned, ours: list[Sample], theirs: list[Sample]) -> dict[str, Any]:
@@ -157,7 +167,9 @@ def alone(lock: Path | None) -> Iterator[None]:
 
 def row(model: str, scenario: str, program: Path, options: argparse.Namespace) -> dict[str, Any]:
     work = Work(SCENARIOS[scenario], SCENARIOS[scenario].concurrency)
-    found = tuned(str(model_path(model)), work, Wishes(), options.budget, lambda _: None)
+    # What random weights write repeats itself, so drafts from the text would look too good.
+    wishes = Wishes() if model == "demo" else Wishes(ngram="off")
+    found = tuned(str(model_path(model)), work, wishes, options.budget, lambda _: None)
     result = found.result
     compared = asyncio.run(compare(found, program, options.pairs, options.seconds))
     return {

@@ -38,6 +38,16 @@ def _mixture(layers: int, hidden: int, experts: int, expert_ffn: int) -> Shape:
     )  # fmt: skip
 
 
+def _granite() -> Shape:
+    shape = families.granitemoe(
+        layers=10, hidden=1024, heads=16, kv_heads=8, ffn=512, experts=32, used=8, vocab=49155,
+        context=32768,
+    )  # fmt: skip
+    # ik_llama.cpp takes none without these.
+    shape.set(residual_scale=0.22, embedding_scale=12.0, **{"attention.scale": 0.015625})
+    return shape
+
+
 MIXTURES = {
     model.name: model
     for model in (
@@ -57,14 +67,7 @@ MIXTURES = {
                 used=2,
             ),
         ),
-        Model(
-            "granitemoe-0.6b",
-            "Q5_K_M",
-            lambda: families.granitemoe(
-                layers=10, hidden=1024, heads=16, kv_heads=8, ffn=512, experts=32, used=8,
-                vocab=49155, context=32768,
-            ),
-        ),
+        Model("granitemoe-0.6b", "Q5_K_M", lambda: _granite()),
         Model(
             "qwen2moe-0.7b",
             "IQ4_XS",

@@ -133,6 +133,7 @@ class World:
         began = self.now
         if settings not in self._alive:
             self.now += self.start_seconds_
+        starting = self.now - began
         self.calls.append((settings, part, share))
         failure = self._failure(settings)
         if failure is not None:
@@ -153,7 +154,8 @@ class World:
         away = math.exp(-took / 300)
         step = math.sqrt(1 - away**2) * self.drift
         self._drift = self._drift * away + self._random.gauss(0.0, step)
-        return Sample(1 / request, self.now - began, {"latency_seconds": request})
+        figures = {"latency_seconds": request}
+        return Sample(1 / request, self.now - began, figures, starting_seconds=starting)
 
     def _failure(self, settings: Settings) -> Failure | None:
         for name, failure in self.fails.items():

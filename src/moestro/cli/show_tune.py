@@ -62,10 +62,11 @@ def _conditions(found: Tuned) -> Text:
     work = found.work
     users = "1 user" if work.streams == 1 else f"{work.streams} users"
     ended = "" if result.complete else f", {result.stopped}"
+    again = "" if not result.disturbed else f"; disturbed and run again: {result.disturbed}"
     return Text(
         f"{users}, prompts of {work.scenario.prompt_tokens:,} tokens, answers of "
         f"{work.scenario.output_tokens:,}; {_time(result.spent_seconds)}{ended}; one "
-        f"measurement scatters by {result.noise:.1%}"
+        f"measurement scatters by {result.noise:.1%}{again}"
     )
 
 

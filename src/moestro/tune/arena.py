@@ -17,14 +17,18 @@ Outcome = Literal[
 class Sample:
     """What one try showed. `value` is the workload's objective, the larger the better, and positive
     (1 / seconds of the same work, or requests per second within the SLO). `spent_seconds` is what
-    it cost, starting an engine included. `share` is what really ran of a part, where it could not
-    be cut as asked. `figures` are for the table: "ttft_seconds",
-    "decode_tokens_per_second", "prompt_tokens_per_second", "acceptance", "memory_bytes", …"""
+    it cost, and `starting_seconds` what of that went into starting an engine. `share` is what
+    really ran of a part, where it could not be cut as asked. `disturbance` is the part of the
+    processors' time that others took meanwhile: such a sample is not believed if another can be
+    had. `figures` are for the table: "ttft_seconds", "decode_tokens_per_second",
+    "prompt_tokens_per_second", "acceptance", "memory_bytes", …"""
 
     value: float
     spent_seconds: float
     figures: Mapping[str, float] = field(default_factory=dict)
     share: float | None = None
+    disturbance: float = 0.0
+    starting_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

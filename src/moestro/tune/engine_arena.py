@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from moestro.load.scenarios import SCENARIOS
 from moestro.load.summary import summarise
 from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Outcome, Sample
+from moestro.tune.disturbance import taken, usage
 from moestro.tune.workload import Costs, Work, costs
 
 START_SECONDS = 900.0
@@ -120,13 +122,16 @@ class EngineArena:
             live = await self._up(settings)
         except EngineError as error:
             return Failure(_refusal(error.sentence), error.sentence, time.monotonic() - began)
+        starting = time.monotonic() - began
         sessions = self.work.sessions(part, share, self._characters)
         length = self.work.length(share)
         result: LoadResult | GatewayError
+        before = usage(self._pids(live))
         try:
             result = await self._run(live, self.work, part, sessions, length=length)
         except GatewayError as error:
             result = error
+        disturbance = taken(before, usage(self._pids(live)))
         live.last_used = time.monotonic()
         failure = await self._trouble(settings, live, result)
         spent = time.monotonic() - began
@@ -139,7 +144,12 @@ class EngineArena:
         longest = max(record.latency for record in result.records) / length
         self._usual_seconds = min(longest, self._usual_seconds or longest)
         figures = self._figures(live, result, costs(result, sessions, length))
-        return Sample(value, spent, figures, self.work.real_share(share))
+        return Sample(value, spent, figures, self.work.real_share(share), disturbance, starting)
+
+    @staticmethod
+    def _pids(live: _Live) -> tuple[int, ...]:
+        """The engine that is measured, and this process, which asks."""
+        return (os.getpid(), *((live.engine.pid,) if live.engine.pid is not None else ()))
 
     async def fit(self, settings: Settings, budget_seconds: float) -> float | None:
         """Makes the parts of the workload as long as the budget bears, by one session of every
@@ -150,8 +160,7 @@ class EngineArena:
         found = await self.measure(settings, part=PILOT, share=1.0)
         if isinstance(found, Failure):
             return None
-        start = self._start_seconds.get(settings, 0.0)
-        took = time.monotonic() - began - start
+        took = time.monotonic() - began - found.starting_seconds
         self.work = self.work.sized(took, budget_seconds)
         reading = found.figures["ttft_seconds"]
         return reading / (reading + self._writing(found))

@@ -68,6 +68,9 @@ class Journal:
         self.stays: str | None = None
         """Why the start stays, where the confirmation went against what was found."""
 
+        self.disturbed = 0
+        """Rounds that did not count, because somebody else wanted the processors."""
+
         self.spent_seconds = 0.0
         self.budget_seconds = 0.0
         self.stopped: str | None = "it has not ended"
@@ -184,6 +187,11 @@ class Journal:
         self.stays = f"{row.sentence}: they stay"
         self.tell("dropped", row.sentence, candidate.settings, ratio)
 
+    def failed_late(self, candidate: Candidate, failure: Failure) -> None:
+        """It ran, and not when it was to be confirmed."""
+        self._to_start.pop(candidate.settings, None)
+        self.stays = f"{candidate.label} failed when run afresh: {failure.sentence}"
+
     # What is known
 
     @property
@@ -249,6 +257,7 @@ class Journal:
             spent_seconds=self.spent_seconds,
             budget_seconds=self.budget_seconds,
             noise=self.noise.scale()[0] / 2**0.5,
+            disturbed=self.disturbed,
             complete=self.stopped is None,
             stopped=self.stopped,
             engine=chosen.settings.engine,
@@ -304,7 +313,7 @@ class Journal:
     def _reasons(self, chosen: Candidate) -> tuple[Reason, ...]:
         """One for each setting that moved, and for each that was looked at and stays."""
         assert self.start is not None
-        if self.stays is not None:
+        if self.stays is not None and chosen is self.start:
             return (Reason("engine", self.stays, "measured"),)
         found: dict[str, Reason] = {}
         for step in self.path if chosen is self.incumbent else ():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from moestro.planning.settings import Settings
 from moestro.tune.arena import Arena, Failure, Sample
 from moestro.tune.candidate import Candidate
+from moestro.tune.disturbance import Usual
 from moestro.tune.journal import Journal
 
 
@@ -39,6 +40,7 @@ class Meter:
         self._parts = 0
         self._full_seconds: dict[Settings, tuple[float, float]] = {}
         self._ran: set[Settings] = set()
+        self._usual = Usual()
         journal.budget_seconds = budget_seconds
 
     @property
@@ -84,16 +86,19 @@ class Meter:
             self._ran.discard(settings)
             self.journal.failed(candidate, found)
             return found
-        if settings not in self._ran and not starting:  # not known before: it is now
-            starting = min(self.starting_seconds(settings), found.spent_seconds)
         self._ran.add(settings)
+        self._usual.learn(found.disturbance)
         ran = found.share or share
-        full = max(found.spent_seconds - starting, 0.0) / ran
+        full = max(found.spent_seconds - found.starting_seconds, 0.0) / ran
         before, seconds = self._full_seconds.get(settings, (0.0, full))
         if ran >= before:
             self._full_seconds[settings] = (ran, min(full, seconds) if ran == before else full)
         self.journal.measured(candidate, found, share)
         return found
+
+    def disturbed(self, samples: Iterable[Sample]) -> bool:
+        """Whether one of them was, more than is usual here: the round is worth another try."""
+        return any(self._usual.exceeded(sample.disturbance) for sample in samples)
 
     async def release(self, candidate: Candidate) -> None:
         self._ran.discard(candidate.settings)

@@ -84,6 +84,7 @@ class Race:
         self._leader = base
         self._rounds: list[tuple[float, dict[Candidate, float]]] = []
         self._forward = True
+        self._again = 0
 
     async def run(self) -> Verdict:
         """Raises BaseFailed."""
@@ -110,27 +111,44 @@ class Race:
 
     async def _climb(self, rung: Rung) -> None:
         left, repeats = rung.rounds, self._rules.repeats
+        self._again = rung.rounds
         while left > 0 and len(self._alive) > 1:
             at_once = left if self._meter.one_at_a_time else 1
-            await self._round(rung.share, at_once)
-            left -= at_once
+            left -= await self._round(rung.share, at_once)
             await self._judge()
             if left <= 0 and repeats > 0 and self._disagreement():
                 left, repeats = 1, repeats - 1
 
-    async def _round(self, share: float, parts: int) -> None:
+    async def _round(self, share: float, parts: int) -> int:
+        """How many rounds of that many count. Those in which somebody else wanted the processors
+        do not, as long as there may be others in their place."""
         numbers = [self._meter.next_part() for _ in range(parts)]
         values: list[dict[Candidate, float]] = [{} for _ in numbers]
+        samples: list[list[Sample]] = [[] for _ in numbers]
         self._rounds += [(share, row) for row in values]
         order = [one for one in self._everyone if one in self._alive]
         for candidate in order if self._forward else reversed(order):
-            for number, row in zip(numbers, values, strict=True):
+            for number, row, seen in zip(numbers, values, samples, strict=True):
                 found = await self._meter.sample(candidate, number, share)
                 if isinstance(found, Failure):
                     await self._failed(candidate, found)
                     break
                 row[candidate] = math.log(found.value)
+                seen.append(found)
         self._forward = not self._forward
+        return parts - sum(
+            self._thrown_away(row)
+            for row, seen in zip(values, samples, strict=True)
+            if self._meter.disturbed(seen)
+        )
+
+    def _thrown_away(self, row: dict[Candidate, float]) -> bool:
+        if self._again <= 0:
+            return False
+        self._again -= 1
+        self._rounds = [(share, one) for share, one in self._rounds if one is not row]
+        self._journal.disturbed += 1
+        return True
 
     async def _failed(self, candidate: Candidate, failure: Failure) -> None:
         self._alive.remove(candidate)

@@ -62,7 +62,8 @@ class TuneResult:
     part in choosing them (`confirmed`); None where the starting settings could not be measured.
 
     `complete` is False where the search was stopped or ran out of budget: `stopped` says which.
-    `noise` is the scatter (standard deviation, relative) of one measurement.
+    `noise` is the scatter (standard deviation, relative) of one measurement; `disturbed` how many
+    rounds did not count, because somebody else wanted the processors.
     """
 
     objective: str
@@ -77,6 +78,7 @@ class TuneResult:
     noise: float
     complete: bool = True
     stopped: str | None = None
+    disturbed: int = 0
     curve: DepthCurve | None = None
     frontier: Frontier | None = None
     workload: str = ""
@@ -101,6 +103,7 @@ class TuneResult:
             "complete": self.complete,
             "stopped": self.stopped,
             "noise": self.noise,
+            "disturbed": self.disturbed,
             "curve": None if self.curve is None else self.curve.to_json(),
             "frontier": None if self.frontier is None else self.frontier.to_json(),
             "workload": self.workload,

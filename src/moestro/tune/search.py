@@ -44,11 +44,9 @@ HOPELESSLY_BEHIND = 1.5
 slots, were ever seen to bring."""
 
 CONFIRM_MOST = 12
-RETREATS = 1
-"""How often an incumbent that failed its confirmation is followed by the one before it."""
-
-HOPELESS = Ratio(math.log(0.01), 0.0, 1, 1, False)
-"""What failed while it was confirmed."""
+RETREATS = 2
+"""How often an incumbent that failed its confirmation is followed by an earlier one, half of the
+way back: what was found first had the larger effect, and later ones may have been chance."""
 
 BETTER = 0.8
 """How sure it has to be, in fresh pairs, that the winner is better than the start. A gain that is
@@ -414,35 +412,50 @@ class _Search:
             said = f"{self.incumbent.label}: once more beside {self.start.label}, on fresh requests"
             self.journal.tell("confirming", said, self.incumbent.settings)
             ratio = await self._pairs_with_start()
-            if ratio is None:
+            if isinstance(ratio, Failure):
+                self.journal.failed_late(self.incumbent, ratio)
+                self._retreat()
+                continue
+            if ratio is None or (ratio.doubtful and ratio.low(BETTER) > 1):
                 return  # too little was left: the result says that it is not confirmed
             if ratio.low(BETTER) > 1:
                 self.journal.confirm(ratio)
                 return
             self.journal.refuted(self.incumbent, ratio)
-            self.incumbent = self.journal.retreated() or self.start
+            self._retreat()
         while self.journal.retreated() is not None:
             pass
         self.incumbent = self.start
 
-    async def _pairs_with_start(self) -> Ratio | None:
+    def _retreat(self) -> None:
+        for _ in range((len(self.journal.path) + 1) // 2):
+            self.incumbent = self.journal.retreated() or self.start
+
+    async def _pairs_with_start(self) -> Ratio | Failure | None:
         pairs: list[Pair] = []
         noise: Noise = self.journal.noise
         found: Ratio | None = None
+        again = self.confirm_least
         try:
             for number in range(CONFIRM_MOST):
                 part = self.meter.next_part()
                 order = [self.start, self.incumbent]
                 values: dict[Candidate, float] = {}
+                samples: list[Sample] = []
                 for candidate in order if number % 2 == 0 else reversed(order):
                     sample = await self.meter.sample(candidate, part, 1.0)
                     if isinstance(sample, Failure):
-                        return HOPELESS if candidate is self.incumbent else None
+                        return sample if candidate is self.incumbent else None
                     values[candidate] = math.log(sample.value)
+                    samples.append(sample)
+                if again > 0 and self.meter.disturbed(samples):
+                    again -= 1
+                    self.journal.disturbed += 1
+                    continue
                 pairs.append(Pair(values[self.incumbent] - values[self.start], 1.0))
                 noise.learn(("confirmation", self.incumbent), pairs)
                 found = estimate(pairs, noise)
-                if number + 1 >= self.confirm_least and found is not None and _enough(found):
+                if len(pairs) >= self.confirm_least and found is not None and _enough(found):
                     break
         except OutOfBudget:
             self.out_of_budget = True
