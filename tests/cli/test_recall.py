@@ -13,7 +13,7 @@ import pytest
 from moestro.cli.launch import prepare
 from moestro.cli.main import main
 from moestro.cli.planning import forecaster_for
-from moestro.cli.recall import Recalled, by_fit, explained, recalled, told_of
+from moestro.cli.recall import Recalled, by_fit, completed, explained, recalled, told_of
 from moestro.demo import model_path
 from moestro.engine.registry import embedded
 from moestro.findings import Severity
@@ -65,7 +65,9 @@ def tuned(work: Work, **changes: Any) -> TuneResult:
 
 def kept(*works: Work, identity: str = MACHINE, **changes: Any) -> Path:
     """One after the other; the path of the file in which they are."""
-    return [keep(identity, [model_path()], work, tuned(work, **changes)) for work in works][-1]
+    paths = [keep(identity, [model_path()], work, tuned(work, **changes)) for work in works]
+    assert paths[-1] is not None
+    return paths[-1]
 
 
 @pytest.mark.parametrize(
@@ -259,3 +261,16 @@ def test_up_samples_a_file_once(
     assert prepared.plan.settings.flash_attention == "off"  # so it was looked at
     assert identity._sampled.cache_info().misses == 1
     assert identity._sampled.cache_info().hits >= 1
+
+
+def test_what_the_user_had_fixed_is_not_recalled(model: ModelSpec) -> None:
+    settings = replace(START, threads=1, flash_attention="off")
+    result = tuned(CHAT, settings=settings)
+    keep(MACHINE, [model_path()], CHAT, result, frozenset({"threads"}))
+    found = recalled(model, MACHINE, Wishes())
+    assert found.tuned is not None
+    wishes = completed(Wishes(), found.tuned.settings, with_gpus=False, fixed=found.tuned.fixed)
+    assert (wishes.threads, wishes.flash_attention) == (None, "off")
+    kept(CHAT)
+    by_all = stored(MACHINE, [model_path()]).results
+    assert by_fit(by_all, Wishes())[0].fixed == frozenset()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -205,11 +205,13 @@ class Launches:
         return model
 
     @asynccontextmanager
-    async def launched(self, prepared: str) -> AsyncIterator[str]:
+    async def launched(
+        self, prepared: str
+    ) -> AsyncIterator[tuple[str, Callable[[int], tuple[str, ...]]]]:
         assert prepared == self.models[-1]
         self.running += 1
         try:
-            yield self.url
+            yield self.url, lambda _: ()
         finally:
             self.running -= 1
 

@@ -93,7 +93,7 @@ def test_what_is_fixed_stays(stubs: list[StubEngine], capsys: pytest.CaptureFixt
 def test_for_people_it_fits_80_columns(
     stubs: list[StubEngine], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["tune", "demo", "--budget", "6s", "--frontier", *ONLY_ATTENTION]) == 0
+    assert main(["tune", "demo", "--budget", "12s", "--frontier", *ONLY_ATTENTION]) == 0
     out = capsys.readouterr().out
     assert "× the requests of chat" in out
     assert "Choose among the rows with *" in out or NO_TIME in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +13,9 @@ from moestro.errors import EngineError
 from moestro.load import SCENARIOS
 from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Sample
-from moestro.tune.engine_arena import EngineArena, acceptance_by_position
+from moestro.tune.engine_arena import EngineArena
 from moestro.tune.workload import Work
+from tests.gateway.conftest import until
 from tests.gateway.stub_engine import StubEngine, stub_request
 
 SETTINGS = Settings(context=512, parallel=2, threads=1)
@@ -106,14 +108,39 @@ async def test_an_engine_that_refuses_is_a_failure_and_not_the_end() -> None:
         assert isinstance(await here.measure(SETTINGS, part=0, share=0.25), Sample)
 
 
-async def test_an_engine_that_dies_is_started_anew_for_the_next_try() -> None:
+async def test_an_engine_that_died_idle_is_started_anew() -> None:
     stable = Stable()
     async with arena(stable) as here:
         await here.measure(SETTINGS, part=0, share=0.25)
-        await stable.made[0][1].kill("The engine ended on a failed assertion.")
+        await stable.made[0][1].kill("Killed, for want of memory.")
+        assert here.start_seconds(SETTINGS) > 0
+        assert isinstance(await here.measure(SETTINGS, part=1, share=0.25), Sample)
+        assert len(stable.made) == 2
+
+
+async def _kill_at_work(stable: Stable) -> None:
+    engine = stable.made[-1][1]
+    asked = len(engine.requests)
+    await until(lambda: len(engine.requests) > asked)
+    await engine.kill("The engine ended on a failed assertion.")
+
+
+SLOW = {"tokens": 500, "pause": 0.01}
+
+
+async def test_an_engine_that_dies_at_work_is_a_failure_and_starts_anew() -> None:
+    stable = Stable()
+    async with arena(stable) as here:
+        await here.measure(SETTINGS, part=0, share=0.25)
+        stable.made[0][1].script = SLOW
+        killing = asyncio.create_task(_kill_at_work(stable))
         found = await here.measure(SETTINGS, part=1, share=0.25)
+        await killing
         assert isinstance(found, Failure)
-        assert found.sentence == "The engine ended on a failed assertion."
+        assert (found.outcome, found.sentence) == (
+            "out-of-memory",  # which is what SIGKILL means, as a rule
+            "The engine ended on a failed assertion.",
+        )
         assert isinstance(await here.measure(SETTINGS, part=2, share=0.25), Sample)
         assert len(stable.made) == 2
 
@@ -123,9 +150,11 @@ async def test_another_workload_is_told_how_an_engine_ended() -> None:
     work = Work(SCENARIOS["chat"], 2, sessions_each=1)
     async with arena(stable) as here:
         assert len((await here.run(SETTINGS, work, part=0)).records) == 2
-        await stable.made[0][1].kill("The engine ended on a failed assertion.")
+        stable.made[0][1].script = SLOW
+        killing = asyncio.create_task(_kill_at_work(stable))
         with pytest.raises(EngineError, match="failed assertion"):
             await here.run(SETTINGS, work, part=1)
+        await killing
         assert len((await here.run(SETTINGS, work, part=2)).records) == 2
         assert len(stable.made) == 2
 
@@ -151,14 +180,3 @@ async def test_more_memory_than_planned_rules_settings_out(
         assert isinstance(found, Failure)
         assert found.outcome == "over-plan"
         assert stable.running == []
-
-
-def test_acceptance_by_position_weighs_requests_by_their_drafts() -> None:
-    log = (
-        "slot print_timing: draft acceptance = 0.50000 (   10 accepted /    20 generated), mean",
-        "slot print_timing:      acc per pos = (0.600, 0.400)",
-        "slot print_timing: draft acceptance = 1.00000 (   60 accepted /    60 generated), mean",
-        "slot print_timing:      acc per pos = (1.000, 1.000)",
-    )
-    assert acceptance_by_position(log) == pytest.approx((0.9, 0.85))
-    assert acceptance_by_position(("nothing of the kind",)) == ()

@@ -149,6 +149,7 @@ def test_a_file_that_is_gone_is_an_error_of_ours(machine: str, tmp_path: Path) -
 def test_what_an_earlier_version_kept_is_left_alone(machine: str, model: list[Path]) -> None:
     """It was found by machine and content, and did not say for which lengths it was."""
     path = keep(machine, model, CHAT, result())
+    assert path is not None
     record = json.loads(path.read_text())
     for name in ("digest", "streams", "prompt_tokens", "output_tokens"):
         del record["payload"][0][name]
@@ -199,6 +200,7 @@ def test_a_damaged_entry_is_a_finding(
     machine: str, model: list[Path], name: str, value: Any
 ) -> None:
     path = keep(machine, model, CHAT, result())
+    assert path is not None
     record = json.loads(path.read_text())
     record["payload"][0][name] = value
     path.write_text(json.dumps(record))
@@ -214,6 +216,7 @@ def test_a_damaged_entry_is_a_finding(
 )
 def test_a_damaged_file_is_a_finding(machine: str, model: list[Path], content: bytes) -> None:
     path = keep(machine, model, CHAT, result())
+    assert path is not None
     assert path.is_relative_to(data_folder() / TUNED)
     path.write_bytes(content)
     found = stored(machine, model)
@@ -225,7 +228,37 @@ def test_a_damaged_file_is_a_finding(machine: str, model: list[Path], content: b
 
 def test_a_damaged_curve_costs_the_curve_only(machine: str, model: list[Path]) -> None:
     path = keep(machine, model, CHAT, result())
+    assert path is not None
     record = json.loads(path.read_text())
     record["payload"][0]["curve"] = [{"depth": "deep"}]
     path.write_text(json.dumps(record))
     assert only(machine, model).curve is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stays"),
+    [
+        ({}, {"settings": START, "gain": UNCHANGED, "complete": False}, True),
+        ({}, {"settings": START, "gain": UNCHANGED}, False),  # it looked at everything
+        ({}, {"confirmed": False}, True),
+        ({"confirmed": False}, {"confirmed": False}, False),
+        ({"confirmed": False}, {"settings": START, "gain": UNCHANGED, "complete": False}, True),
+        ({"settings": START, "gain": UNCHANGED}, {"confirmed": False}, False),
+        ({}, {"confirmed": False, "engine_version": "b2"}, False),  # the old one's is gone
+    ],
+)
+def test_what_says_less_does_not_replace_what_says_more(
+    machine: str, model: list[Path], old: dict[str, Any], new: dict[str, Any], stays: bool
+) -> None:
+    keep(machine, model, CHAT, result(**old))
+    path = keep(machine, model, CHAT, result(spent_seconds=7.0, **new))
+    assert (path is None) is stays
+    assert (only(machine, model).spent_seconds == 7.0) is not stays
+
+
+def test_what_was_fixed_is_kept_apart(machine: str, model: list[Path]) -> None:
+    keep(machine, model, CHAT, result())
+    keep(machine, model, CHAT, result(), frozenset({"threads", "no such setting"}))
+    keep(machine, model, CHAT, result(), frozenset({"threads"}))
+    first, second = stored(machine, model).results
+    assert (first.fixed, second.fixed) == (frozenset({"threads"}), frozenset())

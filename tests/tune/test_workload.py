@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from moestro.load import SCENARIOS, LoadResult, RequestRecord, Slo
+from moestro.load.prompt_file import from_file
 from moestro.load.scenario import Session
 from moestro.tune.workload import Work, costs
 
@@ -129,3 +134,31 @@ def test_what_misses_its_slo_is_worth_less_the_further_it_is_off() -> None:
     assert plain is not None
     assert twice == pytest.approx(plain / 16)
     assert work.margins((record(0),)) == [(0.5, 1.0)]
+
+
+def test_a_users_own_prompts_are_sent_whole_and_never_twice_alike(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    lines = [
+        {"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": f"Q{n}"}]}
+        for n in range(3)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    work = Work(from_file(path), 1, sessions_each=4)
+    assert work.length(0.1) == 1.0
+    said = [
+        message["content"]
+        for part in range(4)
+        for session in work.sessions(part, 0.5, 4.0)
+        for message in session.turns[0].messages
+        if message["role"] == "user"
+    ]
+    assert len(set(said)) == len(said) == 8
+    assert [text[-2:] for text in said] == ["Q0", "Q1", "Q2", "Q0", "Q1", "Q2", "Q0", "Q1"]
+    first = work.sessions(0, 1.0, 4.0)[0].turns[0].messages
+    assert [message["content"] for message in first] == ["S", "(0.0) Q0"]
+
+
+def test_a_limit_is_held_against_whole_requests() -> None:
+    work = Work(CHAT, 1, sessions_each=1)
+    assert work.length(0.25) == 0.25
+    assert replace(work, slo=Slo(ttft_seconds=1.0)).length(0.25) == 1.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from moestro.cli.endpoint import Running, find, reached
+from moestro.engine.drafts import LOG_LINES, acceptance_by_position
 from moestro.errors import GatewayError
 from moestro.load import (
     DEFAULT_CHARACTERS_PER_TOKEN,
@@ -104,7 +105,7 @@ async def _bench(
     async with reached(place) as endpoint:
         local = Target(endpoint.client.url, model=endpoint.model)
         local = replace(local, model=local.model or await _first_model(local))
-        return await _run_all(local, loads, slo, on_record, made_prompts)
+        return await _run_all(local, loads, slo, on_record, made_prompts, endpoint.log)
 
 
 async def _first_model(target: Target) -> str | None:
@@ -127,6 +128,7 @@ async def _run_all(
     slo: Slo | None,
     on_record: OnRecord,
     made_prompts: bool,
+    log: Callable[[int], tuple[str, ...]] | None = None,
 ) -> Bench:
     scenario = loads[0].scenario
     runs: list[Run] = []
@@ -144,7 +146,9 @@ async def _run_all(
                     stop=stop,
                     client=client,
                 )
-                runs.append(Run(load, result, summarise(result, slo)))
+                rates = acceptance_by_position(log(LOG_LINES), len(result.records)) if log else ()
+                summary = summarise(result, slo, acceptance_by_position=rates or None)
+                runs.append(Run(load, result, summary))
                 if stop.is_set() or result.lost:
                     break
     return Bench(

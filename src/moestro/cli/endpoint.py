@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -24,10 +24,12 @@ DEMO_NAME = "moestro-demo"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`model` is what to ask for there; None leaves it to the endpoint."""
+    """`model` is what to ask for there; None leaves it to the endpoint. `log` reads the last lines
+    of its engine, where that is ours."""
 
     client: EndpointClient
     model: str | None
+    log: Callable[[int], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,8 @@ async def reached(place: Running | Prepared) -> AsyncIterator[Endpoint]:
         return
     from moestro.cli.launch import launched
 
-    async with launched(place) as base_url, EndpointClient(base_url) as client:
-        yield Endpoint(client, None)
+    async with launched(place) as (base_url, log), EndpointClient(base_url) as client:
+        yield Endpoint(client, None, log)
 
 
 async def _find_running(wanted: str | None) -> Running | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,9 +165,13 @@ def refuse_failures(findings: tuple[Finding, ...]) -> None:
     )
 
 
+ReadLog = Callable[[int], tuple[str, ...]]
+
+
 @asynccontextmanager
-async def launched(prepared: Prepared) -> AsyncIterator[str]:
-    """A model behind an endpoint on a free port for as long as the context lasts; yields its URL.
+async def launched(prepared: Prepared) -> AsyncIterator[tuple[str, ReadLog]]:
+    """A model behind an endpoint on a free port for as long as the context lasts; yields its URL,
+    and what reads the engine's last lines. Where it drafts, they tell how that went.
 
     Raises:
         EngineError: the engine did not come up.
@@ -178,5 +182,7 @@ async def launched(prepared: Prepared) -> AsyncIterator[str]:
 
     listener = bind(port=0)
     request = prepared.request()
-    async with serving(Service(make_engine(request), request), listener) as url:
-        yield url
+    request = replace(request, verbose=bool(request.settings.drafts))
+    engine = make_engine(request)
+    async with serving(Service(engine, request), listener) as url:
+        yield url, engine.log_tail

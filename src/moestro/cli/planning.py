@@ -86,7 +86,8 @@ def planned_model(
     here = inventory.source == "this machine"
     known = recalled(model, identity or inventory.identity, wishes) if here else Recalled()
     if known.tuned is not None:
-        full = completed(wishes, known.tuned.settings, with_gpus=bool(inventory.gpus))
+        tuned = known.tuned
+        full = completed(wishes, tuned.settings, with_gpus=bool(inventory.gpus), fixed=tuned.fixed)
         with planner_of(model, inventory, full, identity, process, meanwhile) as planner:
             plan = told(make_plan(planner, with_alternatives=with_alternatives), planner)
             if not any(finding.severity is Severity.FAIL for finding in plan.findings):

@@ -46,14 +46,23 @@ _MOST_NAMED = 3
 _ONLY_GPUS = frozenset(("gpu_layers", "cpu_expert_layers", "expert_cache_bytes"))
 
 
-def completed(wishes: Wishes, settings: Settings, *, with_gpus: bool) -> Wishes:
-    """The wishes, with what nobody fixed as in `settings`."""
+def completed(
+    wishes: Wishes,
+    settings: Settings,
+    *,
+    with_gpus: bool,
+    fixed: frozenset[str] = frozenset(),
+) -> Wishes:
+    """The wishes, with what nobody fixed as in `settings`, except for what was `fixed` there."""
     changes: dict[str, Any] = {
         wish: getattr(settings, name)
         for wish, name in FROM_SETTINGS.items()
-        if getattr(wishes, wish) is None and (with_gpus or wish not in _ONLY_GPUS)
+        if getattr(wishes, wish) is None
+        and name not in fixed
+        and (with_gpus or wish not in _ONLY_GPUS)
     }
-    return replace(wishes, unified=wishes.unified or settings.unified, **changes)
+    unified = settings.unified and "unified" not in fixed
+    return replace(wishes, unified=wishes.unified or unified, **changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +108,22 @@ def recalled(model: ModelSpec, identity: str, wishes: Wishes) -> Recalled:
 
 def by_fit(results: Sequence[StoredTune], wishes: Wishes) -> list[StoredTune]:
     """What fits best first: by how often one would have to double the streams and lengths of its
-    workload, or halve them, to have those that are wished for. Workloads that fit alike stay in
+    workload, or halve them, to have those that are wished for; those last whose user had fixed what
+    this one leaves open. Workloads that fit alike stay in
     their order, and so do all of them where nothing is wished for: what a planner assumes in its
     place is nobody's wish."""
 
-    def misfit(one: StoredTune) -> tuple[bool, float]:
+    own = fixed_settings(wishes)
+
+    def misfit(one: StoredTune) -> tuple[bool, int, float]:
         too_long = one.prompt_tokens + one.output_tokens > (wishes.context or math.inf)
         pairs = (
             (wishes.parallel, one.streams),
             (wishes.prompt_tokens, one.prompt_tokens),
             (wishes.output_tokens, one.output_tokens),
         )
-        return too_long, sum(abs(math.log2(wish / max(had, 1))) for wish, had in pairs if wish)
+        doublings = sum(abs(math.log2(wish / max(had, 1))) for wish, had in pairs if wish)
+        return too_long, len(one.fixed - own), doublings
 
     return sorted(results, key=misfit)
 

@@ -13,6 +13,7 @@ from moestro.tune.result import Tried
 from moestro.tune.statistics import Interval
 
 _MOST_ROWS = 24
+_MOST_SENTENCES = 12
 _OUTCOMES = {
     "start": "start",
     "chosen": "chosen",
@@ -33,9 +34,8 @@ def show_tune(found: Tuned, console: Console) -> None:
     console.print(_settings(found))
     console.print()
     console.print(_trials(found.result.trials))
-    hidden = _excluded(found.result.trials)
-    if hidden:
-        console.print(Text(hidden, style="dim"))
+    for said in _not_run(found.result.trials):
+        console.print(Text(said, style="dim"))
     if found.result.frontier is not None:
         console.print()
         show_frontier(found.result.frontier, console)
@@ -50,7 +50,9 @@ def _headline(found: Tuned) -> Text:
     if result.gain is None:
         return Text("The starting settings could not be measured.", style="bold yellow")
     if result.settings == result.start:
-        said = f"The starting settings stay: nothing served {name} faster."
+        far = "nothing" if result.complete else "nothing in that time"
+        sure = "" if result.confirmed else ", for sure"
+        said = f"The starting settings stay: {far} served {name} faster{sure}."
         return Text(said, style="bold")
     sure = "" if result.confirmed else ", not confirmed"
     said = f"{result.gain.expected:.2f}× the requests of {name} ({_range(result.gain)}{sure})"
@@ -106,17 +108,24 @@ def _trials(trials: tuple[Tried, ...]) -> Table:
     return table
 
 
-def _excluded(trials: tuple[Tried, ...]) -> str:
-    counted = {
-        name: sum(one.outcome == name for one in trials) for name in ("excluded", "not-reached")
-    }
-    ran = len(trials) - sum(counted.values())
-    parts = [f"{ran - _MOST_ROWS} more ran"] if ran > _MOST_ROWS else []
-    if counted["excluded"]:
-        parts.append(f"{counted['excluded']} were not tried (--json says why)")
-    if counted["not-reached"]:
-        parts.append(f"for {counted['not-reached']} there was no time")
-    return "; ".join(parts)
+def _not_run(trials: tuple[Tried, ...]) -> list[str]:
+    """Why what failed failed, and why what was not tried was not, each reason once."""
+    found = [f"{one.label}: {one.sentence}" for one in trials if one.outcome not in _OUTCOMES]
+    left_out: dict[str, list[str]] = {}
+    for one in trials:
+        if one.outcome == "excluded":
+            left_out.setdefault(one.sentence, []).append(one.label)
+    found += [f"not tried: {', '.join(labels)} ({why})" for why, labels in left_out.items()]
+    late = [one.label for one in trials if one.outcome == "not-reached"]
+    if late:
+        found.append(f"no time for: {', '.join(late)}")
+    if len(found) > _MOST_SENTENCES:
+        more = len(found) - _MOST_SENTENCES
+        found[_MOST_SENTENCES:] = [f"and {more} more: --json has all of them"]
+    ran = sum(one.outcome not in ("excluded", "not-reached") for one in trials)
+    if ran > _MOST_ROWS:
+        found.append(f"{ran - _MOST_ROWS} more ran: --json has them")
+    return found
 
 
 def _time(seconds: float) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import math
 import signal
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from moestro.cli.bench_figures import span
@@ -25,6 +26,7 @@ from moestro.planning import Plan, Planner, Wishes, make_plan
 from moestro.planning.settings import Settings
 from moestro.tune.depth_run import measure_curve
 from moestro.tune.engine_arena import MOST_ALIVE, EngineArena
+from moestro.tune.forecast import Forecast
 from moestro.tune.frontier import Frontier
 from moestro.tune.frontier_run import FRONTIER_SHARE, measure_frontier
 from moestro.tune.journal import Journal, OnEvent
@@ -38,6 +40,10 @@ from moestro.tune.workload import Work
 CURVE_SHARE = 0.2
 """Of the budget, for the curve of drafting depths, where the model can draft."""
 
+CHARACTERS = 4.0
+"""Of a token of usual text."""
+
+SESSIONS_LOOKED_AT = 1000
 ROOM = 64
 """Tokens of a stream beside prompt and answer: the chat template's."""
 
@@ -74,7 +80,7 @@ def tuned(
         KeyboardInterrupt: stopped before anything was learned.
     """
     whole = this_inventory()
-    machine = seen_by_engine(whole)
+    machine = seen_by_engine(whole, wishes.engine)
     wishes = _for(work, wishes)
     model = _fetched(text, machine, wishes)
     wishes = replace(wishes, untuned=True)
@@ -82,6 +88,7 @@ def tuned(
         before = told(make_plan(planner, with_alternatives=False), planner)
         if not anyway:
             refuse_failures((*model.findings, *before.findings))
+        _check_room(work, before)
         journal = Journal(on_event)
         result, stopped = _searched(
             planner, before, work, wishes, budget_seconds, journal, lossy_cache, frontier,
@@ -93,25 +100,14 @@ def tuned(
             engine=result.settings.engine,
             engine_version=version,
         )
-    kept = None if synthetic_acceptance else _kept(model, whole.identity, work, result)
+    kept = None if synthetic_acceptance else _kept(model, whole.identity, work, wishes, result)
     after = _planned(model, machine, whole.identity, wishes, result)
     findings = tuple(one for one in (kept, _missed(work, result)) if one is not None)
     return Tuned(work, before, after, result, stopped, findings)
 
 
 def _for(work: Work, wishes: Wishes) -> Wishes:
-    """What the workload needs, where the user fixed nothing.
-
-    Raises:
-        UsageError: what is fixed is too small for it.
-    """
-    needs = _longest(work) + ROOM
-    if wishes.context is not None and wishes.context < needs:
-        raise UsageError(
-            f"The requests of {work.scenario.name} need {needs:,} tokens, and --context is "
-            f"{wishes.context:,}.",
-            hint="Raise --context or leave it out.",
-        )
+    """What the workload needs, where the user fixed nothing."""
     return replace(
         wishes,
         prompt_tokens=wishes.prompt_tokens or work.scenario.prompt_tokens,
@@ -119,8 +115,26 @@ def _for(work: Work, wishes: Wishes) -> Wishes:
     )
 
 
+def _check_room(work: Work, plan: Plan) -> None:
+    """Raises UsageError where a stream is too short for the workload's longest requests."""
+    needs = _longest(work) + ROOM
+    if plan.settings.context < needs:
+        raise UsageError(
+            f"The requests of {work.scenario.name} need {needs:,} tokens, and a stream reaches "
+            f"{plan.settings.context:,}.",
+            hint="Raise --context, as far as model and memory allow, or take shorter requests.",
+        )
+
+
 def _longest(work: Work) -> int:
-    return work.scenario.prompt_tokens + work.scenario.output_tokens
+    """Tokens of the longest of some requests, answer included, by the usual length of a token."""
+    some = islice(work.scenario.sessions(0, CHARACTERS), SESSIONS_LOOKED_AT)
+    turns = (turn for session in some for turn in session.turns)
+    return max(
+        math.ceil(sum(len(str(m.get("content") or "")) for m in turn.messages) / CHARACTERS)
+        + turn.max_tokens
+        for turn in turns
+    )
 
 
 def _fetched(text: str, machine: Inventory, wishes: Wishes) -> ModelSpec:
@@ -144,14 +158,9 @@ def _searched(
     model = plan.model
     prepared = Prepared(Path(model.files[0].location), planner.machine.identity, plan, planner)
     request = replace(prepared.request(), synthetic_acceptance=synthetic_acceptance)
+    candidates = _candidates(start)
     tried = space(
-        planner,
-        start,
-        _candidates(start),
-        fixed_settings(wishes),
-        work.streams,
-        allow_quality=lossy_cache,
-        logical_cores=os.cpu_count(),
+        planner, start, candidates, fixed_settings(wishes), work.streams, allow_quality=lossy_cache
     )
 
     traded: Frontier | None = None
@@ -161,7 +170,7 @@ def _searched(
         async with EngineArena(
             request,
             work,
-            needs_bytes=_needs(planner),
+            needs_bytes=_needs(Forecast(planner, start, candidates)),
             memory_bytes=_memory_bytes(planner),
             make=make_engine,
             most_alive=1 if planner.inventory.gpus else MOST_ALIVE,
@@ -169,30 +178,25 @@ def _searched(
             began = time.monotonic()
             prompt_share = await arena.fit(start, budget_seconds)
             curved = _drafts(model, start, wishes)
-            left = budget_seconds - (time.monotonic() - began)
-            kept_back = (CURVE_SHARE if curved else 0.0) + (FRONTIER_SHARE if frontier else 0.0)
-            searching = left * (1 - kept_back)
+            shares = (CURVE_SHARE if curved else 0.0) + (FRONTIER_SHARE if frontier else 0.0)
             result = await tune(
                 arena,
                 tried,
                 start,
-                budget_seconds=searching,
+                budget_seconds=budget_seconds,
                 journal=journal,
                 prompt_share=prompt_share,
+                began=began,
+                held_back_seconds=shares * budget_seconds,
             )
             if frontier:
-                traded = await _frontier(arena, result, left * FRONTIER_SHARE, journal)
-                spent = time.monotonic() - began
-                result = result.but(
-                    frontier=traded, spent_seconds=spent, budget_seconds=budget_seconds
-                )
+                traded = await _frontier(arena, result, FRONTIER_SHARE * budget_seconds, journal)
+                result = result.but(frontier=traded, spent_seconds=time.monotonic() - began)
             if not curved or MTP not in engine_named(result.settings.engine).features:
                 return result
             curve_seconds = budget_seconds - (time.monotonic() - began)
             curve = await measure_curve(arena, result.settings, curve_seconds)
-            return result.but(
-                curve=curve, spent_seconds=time.monotonic() - began, budget_seconds=budget_seconds
-            )
+            return result.but(curve=curve, spent_seconds=time.monotonic() - began)
 
     try:
         return asyncio.run(_stoppable(search())), False
@@ -231,15 +235,8 @@ def _candidates(start: Settings) -> tuple[EngineInfo, ...]:
     return found
 
 
-def _needs(planner: Planner) -> Callable[[Settings], int]:
-    known: dict[Settings, int] = {}
-
-    def needs(settings: Settings) -> int:
-        if settings not in known:
-            known[settings] = planner.exactly(settings).total_bytes
-        return known[settings]
-
-    return needs
+def _needs(forecast: Forecast) -> Callable[[Settings], int]:
+    return lambda settings: forecast.trial(settings).total_bytes
 
 
 def _memory_bytes(planner: Planner) -> int:
@@ -270,11 +267,14 @@ def _planned(
     return explained(plan, result, wishes)
 
 
-def _kept(model: ModelSpec, identity: str, work: Work, result: TuneResult) -> Finding | None:
+def _kept(
+    model: ModelSpec, identity: str, work: Work, wishes: Wishes, result: TuneResult
+) -> Finding | None:
     if found_nothing(result) and not any(tried.pairs for tried in result.trials):
         return None  # nothing was compared, so an earlier result says more
     try:
-        keep(identity, [Path(file.location) for file in model.files], work, result)
+        paths = [Path(file.location) for file in model.files]
+        kept = keep(identity, paths, work, result, fixed_settings(wishes))
     except MoestroError as error:
         return Finding(
             Severity.WARN,
@@ -283,11 +283,19 @@ def _kept(model: ModelSpec, identity: str, work: Work, result: TuneResult) -> Fi
             error.sentence,
             error.hint,
         )
-    return None
+    if kept is not None:
+        return None
+    return Finding(
+        Severity.INFO,
+        "tuning-not-kept",
+        "What an earlier search found and confirmed for this workload stays in use",
+        "this one was stopped, or had no time to confirm what it found",
+        "Give it a longer --budget; --output FILE writes this one's plan.",
+    )
 
 
 def _missed(work: Work, result: TuneResult) -> Finding | None:
-    """Where the best settings miss a limit all the same: which, and how near they came."""
+    """Where the settings that were found miss a limit: which, and how near they came."""
     chosen = next((one for one in result.trials if one.settings == result.settings), None)
     if work.slo is None or chosen is None:
         return None
@@ -306,7 +314,7 @@ def _missed(work: Work, result: TuneResult) -> Finding | None:
     return Finding(
         Severity.WARN,
         "slo-missed",
-        "No settings that were tried keep the limits",
+        "The fastest settings that were found do not keep the limits",
         "; ".join(missed),
         "Fewer users at once, a smaller quantization, shorter prompts or a wider limit would help.",
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from moestro.client.endpoint import EndpointClient
+from moestro.errors import GatewayError
 from moestro.load.counts import counts_of
 from moestro.load.scenario import Scenario, Turn
 from moestro.load.scenarios import SCENARIOS
@@ -14,6 +17,10 @@ _FIRST_RATIO = 1.0
 
 _ENOUGH_TOKENS = 400
 """Beside so many the chat template's own hardly count."""
+
+_SECONDS = 600.0
+_MOST_PIECES = 64
+"""Of an answer that was to be a single token."""
 
 _LEAST, _MOST = 0.25, 50.0
 
@@ -52,9 +59,22 @@ async def calibrate(
 
 async def _prompt_tokens(client: EndpointClient, model: str | None, turn: Turn) -> int | None:
     options = {**turn.options, "max_tokens": 1, "temperature": 0.0}
-    async with client.chat(turn.messages, model=model, options=options) as stream:
-        async for _ in stream:
-            pass
+    try:
+        async with (
+            asyncio.timeout(_SECONDS),
+            client.chat(turn.messages, model=model, options=options) as stream,
+        ):
+            pieces = 0
+            async for _ in stream:
+                pieces += 1
+                if pieces > _MOST_PIECES:
+                    return None
+    except TimeoutError as error:
+        raise GatewayError(
+            f"{client.url} took more than {_SECONDS:.0f} s for a short prompt and one token.",
+            hint="Look at what it does meanwhile, or take a smaller model.",
+            code="timed-out",
+        ) from error
     answer = stream.answer
     return counts_of(answer.usage, answer.engine_timings).prompt
 

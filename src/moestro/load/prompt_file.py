@@ -49,6 +49,7 @@ def from_file(path: Path, *, output_tokens: int = OUTPUT_TOKENS) -> Scenario:
         round(sum(turn.max_tokens for turn in turns) / len(turns)),
         1,
         sessions,
+        fixed=True,
     )
 
 

@@ -33,7 +33,8 @@ class Scenario:
     there are by default.
 
     `prompt_tokens` and `output_tokens` are those of a typical turn. Tokenizers differ, so prompts
-    are cut to `characters_per_token` (see `calibrate`), and then have about that many.
+    are cut to `characters_per_token` (see `calibrate`), and then have about that many. Those of a
+    user's file are `fixed`: they are sent as they are.
     """
 
     name: str
@@ -42,3 +43,4 @@ class Scenario:
     output_tokens: int
     concurrency: int
     sessions: Callable[[int, float], Iterator[Session]]
+    fixed: bool = False

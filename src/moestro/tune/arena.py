@@ -8,9 +8,7 @@ from typing import Literal, Protocol
 
 from moestro.planning.settings import Settings
 
-Outcome = Literal[
-    "refused", "crashed", "out-of-memory", "over-plan", "timed-out", "misses-slo", "wrong-output"
-]
+Outcome = Literal["refused", "crashed", "out-of-memory", "over-plan", "timed-out", "wrong-output"]
 
 
 @dataclass(frozen=True, slots=True)

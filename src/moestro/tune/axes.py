@@ -12,7 +12,7 @@ from moestro.planning import Planner
 from moestro.planning.placement import expert_blocks
 from moestro.planning.search import split
 from moestro.planning.settings import Ngram, Settings
-from moestro.tune.axis import Axis, Value
+from moestro.tune.axis import Axis, Value, said
 from moestro.tune.candidate import Candidate, Excluded
 from moestro.units import format_bytes
 from moestro.words import shown
@@ -27,12 +27,6 @@ MTP_DEPTHS = (0, 1, 2, 3, 4)
 P_MINS = (0.0, 0.3, 0.6)
 MOST_LAYERS_AWAY = 2
 """How far from the planner's number of expert layers on the CPU others are tried."""
-
-
-def _said(settings: Settings, name: str) -> object:
-    """A setting's value, however it is said: no number of its own means as many as write."""
-    value = getattr(settings, name)
-    return settings.threads if name == "threads_batch" and value is None else value
 
 
 class Finder:
@@ -112,7 +106,7 @@ class Finder:
 
     def _moves_fixed(self, value: Value) -> bool:
         moved = value.at(self.start)
-        return any(_said(moved, name) != _said(self.start, name) for name in self.fixed)
+        return any(said(moved, name) != said(self.start, name) for name in self.fixed)
 
     def _leave_out(self, axis: str, because: str, label: str = "") -> None:
         self.excluded.append(Excluded(label or axis, because, axis=axis))
@@ -125,6 +119,14 @@ class Finder:
             name = engine_label(engine)
             if engine.id != self.start.engine and "engine" in self.fixed:
                 self._leave_out(ENGINE, "you fixed engine", name)
+                continue
+            if (
+                engine.devices
+                and not self.planner.inventory.gpus
+                and engine.id != self.start.engine
+            ):
+                because = "it computes on a GPU, and this plan is for none; name it with --engine"
+                self._leave_out(ENGINE, because, name)
                 continue
             if engine.runs(architecture) is False:
                 self._leave_out(ENGINE, f"it does not know {shown(architecture)}", name)

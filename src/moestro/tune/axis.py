@@ -40,10 +40,12 @@ class Value:
 
     def holds(self, settings: Settings) -> bool:
         """Whether `settings` have this value already."""
-        return all(_said(settings, name) == value for name, value in self.changes)
+        return all(said(settings, name) == value for name, value in self.changes)
 
 
-def _said(settings: Settings, name: str) -> Any:
+def said(settings: Settings, name: str) -> Any:
+    """A setting's value, however it is said: no number of threads of its own for reading means as
+    many as write."""
     if name == "threads_batch" and settings.threads_batch is None:
         return settings.threads
     return getattr(settings, name)

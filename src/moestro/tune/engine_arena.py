@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,8 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from moestro.engine import Engine, EngineExit, EngineRequest, EngineState
+from moestro.engine.drafts import LOG_LINES, acceptance_by_position
 from moestro.engine.start import make_engine
-from moestro.errors import EngineError, GatewayError
+from moestro.errors import EngineError, GatewayError, MoestroError
 from moestro.load import Load, LoadResult, Target, generate
 from moestro.load.calibrate import calibrate
 from moestro.load.generate import DEFAULT_CHARACTERS_PER_TOKEN
@@ -43,9 +43,6 @@ WARM_UP_SEED = 0x3A11
 WARM_UP_SHARE = 0.1
 MOST_ALIVE = 4
 """Engines at once: they idle while another is measured, but each has a process and a context."""
-
-_PER_POSITION = re.compile(r"acc per pos = \(([0-9., ]+)\)")
-_DRAFTED = re.compile(r"draft acceptance = [0-9.]+ \(\s*(\d+) accepted /\s*(\d+) generated\)")
 
 
 @dataclass(slots=True)
@@ -83,6 +80,7 @@ class EngineArena:
         self._start_seconds: dict[Settings, float] = {}
         self._characters_per_token: float | None = None
         self._usual_seconds: float | None = None
+        self._most_seconds = REQUEST_SECONDS
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,7 +101,8 @@ class EngineArena:
 
     def start_seconds(self, settings: Settings) -> float:
         """Of these settings if they were started before, else of others with the same engine."""
-        if settings in self._live:
+        known = self._live.get(settings)
+        if known is not None and known.engine.state is EngineState.READY:
             return 0.0
         if settings in self._start_seconds:
             return self._start_seconds[settings]
@@ -154,11 +153,24 @@ class EngineArena:
     async def fit(self, settings: Settings, budget_seconds: float) -> float | None:
         """Makes the parts of the workload as long as the budget bears, by one session of every
         user, and says which share of a request's time goes into reading its prompt. None where
-        that fails: `measure` will say why."""
+        that fails: `measure` will say why.
+
+        Raises:
+            MoestroError: the budget was over before the first requests were.
+        """
         began = time.monotonic()
         self.work = replace(self.work, sessions_each=1)
+        self._most_seconds = max(budget_seconds, LEAST_PATIENCE_SECONDS)
         found = await self.measure(settings, part=PILOT, share=1.0)
+        self._most_seconds = REQUEST_SECONDS
         if isinstance(found, Failure):
+            if found.outcome == "timed-out":
+                raise MoestroError(
+                    f"The budget of {budget_seconds:.0f} s was over before the first request of "
+                    f"{self.work.scenario.name} was.",
+                    hint="Give it much more, or a lighter workload.",
+                    code="tune-budget-too-short",
+                )
             return None
         took = time.monotonic() - began - found.starting_seconds
         self.work = self.work.sized(took, budget_seconds)
@@ -228,13 +240,15 @@ class EngineArena:
     def _patience(self, length: float) -> float:
         """Seconds. A request that takes many times as long as others do is not worth its end."""
         if self._usual_seconds is None:
-            return REQUEST_SECONDS
+            return self._most_seconds
         usual = self._usual_seconds * length
         return min(max(LEAST_PATIENCE_SECONDS, HOPELESS * usual), REQUEST_SECONDS)
 
     async def _up(self, settings: Settings) -> _Live:
-        if settings in self._live:
-            return self._live[settings]
+        known = self._live.get(settings)
+        if known is not None and known.engine.state is EngineState.READY:
+            return known
+        self._live.pop(settings, None)  # it ended while it waited: it starts anew
         await self._make_room(settings)
         began = time.monotonic()
         talks = bool(settings.drafts)  # its log then says which drafts were accepted
@@ -321,28 +335,11 @@ class EngineArena:
         }
         if summary.drafted:
             found["acceptance"] = (summary.accepted or 0) / summary.drafted
-            for place, rate in enumerate(acceptance_by_position(live.engine.log_tail(400)), 1):
+            log = live.engine.log_tail(LOG_LINES)
+            rates = acceptance_by_position(log, len(result.records))
+            for place, rate in enumerate(rates, 1):
                 found[f"acceptance_{place}"] = rate
         return {name: float(value) for name, value in found.items() if value is not None}
-
-
-def acceptance_by_position(log: tuple[str, ...]) -> tuple[float, ...]:
-    """How often the drafts' first, second, … token was accepted, by what llama.cpp logs after each
-    request: each request weighs by its drafted tokens. Empty where it says nothing."""
-    sums: list[float] = []
-    weights: list[float] = []
-    drafted = 0
-    for line in log:
-        if match := _DRAFTED.search(line):
-            drafted = int(match[2])
-        elif (match := _PER_POSITION.search(line)) and drafted:
-            for place, text in enumerate(match[1].split(",")):
-                if place == len(sums):
-                    sums.append(0.0)
-                    weights.append(0.0)
-                sums[place] += float(text) * drafted
-                weights[place] += drafted
-    return tuple(part / weight for part, weight in zip(sums, weights, strict=True))
 
 
 async def _end_of(engine: Engine, patience_seconds: float) -> EngineExit | None:

@@ -59,9 +59,6 @@ class Journal:
         self.noise = Noise()
         self.objective = ""
         self.start: Candidate | None = None
-        self.base: Candidate | None = None
-        """The first incumbent: the start, or the first that ran where the start did not."""
-
         self.start_fails: str | None = None
         self.path: list[Step] = []
         self.confirmed: Ratio | None = None
@@ -96,23 +93,19 @@ class Journal:
             )
 
     def began(self, start: Candidate, objective: str, excluded: Sequence[Excluded]) -> None:
-        self.start = self.base = start
+        self.start = start
         self.objective = objective
         self._to_start[start.settings] = SAME
         self._row(start).outcome = "start"
         self._row(start).sentence = "where the search began"
         self._left_out += excluded
 
-    def begin_again(self, base: Candidate) -> None:
-        """The start does not run as it must; ratios are to `base` from now on."""
-        self.base = base
-        self.path.clear()
-        self._to_start = {base.settings: SAME}
-        row = self._row(base)
-        row.outcome, row.sentence = "won", "the first that met the workload's demands"
-
     def measured(self, candidate: Candidate, sample: Sample, share: float) -> None:
-        self._row(candidate).samples.append((share, sample))
+        row = self._row(candidate)
+        row.samples.append((share, sample))
+        if self.start is not None and candidate.settings == self.start.settings:
+            self.start_fails, row.outcome = None, "start"  # it runs again
+            row.sentence = "where the search began"
         self.tell("measured", candidate.label, candidate.settings)
 
     def failed(self, candidate: Candidate, failure: Failure) -> None:
@@ -173,8 +166,10 @@ class Journal:
         turned = (Pair(-pair.log, pair.share) for pair in self._pairs.get((other, one), ()))
         return (*self._pairs.get((one, other), ()), *turned)
 
-    def confirm(self, ratio: Ratio) -> None:
+    def confirm(self, candidate: Candidate, ratio: Ratio) -> None:
+        """Fresh pairs say what it gains: that is what the table says then too."""
         self.confirmed = ratio
+        self._to_start[candidate.settings] = ratio
 
     def refuted(self, candidate: Candidate, ratio: Ratio) -> None:
         """Fresh pairs do not bear out what `candidate` was chosen for."""
@@ -196,7 +191,7 @@ class Journal:
 
     @property
     def incumbent(self) -> Candidate | None:
-        return self.path[-1].candidate if self.path else self.base
+        return self.path[-1].candidate if self.path else self.start
 
     @property
     def _path_settings(self) -> frozenset[Settings]:

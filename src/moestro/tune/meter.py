@@ -17,7 +17,8 @@ class OutOfBudget(Exception):
 
 
 class Meter:
-    """`reserve_seconds` are kept for the confirmation. A part of the workload is never run twice
+    """`reserve_seconds` are kept for the confirmation, `held_back_seconds` for what comes after the
+    search. The budget counts from `began`, by `clock`. A part of the workload is never run twice
     with the same settings: the engine would remember its prompts."""
 
     def __init__(
@@ -26,17 +27,21 @@ class Meter:
         journal: Journal,
         budget_seconds: float,
         clock: Callable[[], float],
+        *,
+        began: float | None = None,
+        held_back_seconds: float = 0.0,
     ) -> None:
         self.arena = arena
         self.journal = journal
         self.budget_seconds = budget_seconds
         self.reserve_seconds = 0.0
+        self.held_back_seconds = held_back_seconds
         self.one_at_a_time = False
         """Engines end as others start, although nobody released them: there is no room for
         several, so each visit has to be worth its start."""
 
         self._clock = clock
-        self._began = clock()
+        self._began = clock() if began is None else began
         self._parts = 0
         self._full_seconds: dict[Settings, tuple[float, float]] = {}
         self._ran: set[Settings] = set()
@@ -49,8 +54,9 @@ class Meter:
 
     @property
     def left_seconds(self) -> float:
-        """Without what is reserved."""
-        return self.budget_seconds - self.spent_seconds - self.reserve_seconds
+        """Without what is reserved and held back."""
+        kept = self.reserve_seconds + self.held_back_seconds
+        return self.budget_seconds - self.spent_seconds - kept
 
     def next_part(self) -> int:
         self._parts += 1

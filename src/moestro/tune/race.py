@@ -85,6 +85,8 @@ class Race:
         self._rounds: list[tuple[float, dict[Candidate, float]]] = []
         self._forward = True
         self._again = 0
+        self._over: list[Candidate] = []
+        """Out of the race, with engines that may end."""
 
     async def run(self) -> Verdict:
         """Raises BaseFailed."""
@@ -95,14 +97,17 @@ class Race:
             for number, rung in enumerate(self._rules.rungs):
                 await self._climb(rung)
                 if number == 0:
-                    await self._halve()
+                    self._halve()
                 else:
-                    await self._thin()
+                    self._thin()
+                await self._release()
                 if len(self._alive) == 1:
                     break
         except OutOfBudget:
             unfinished = True
-        return await self._verdict(unfinished)
+        verdict = self.verdict(unfinished=unfinished)
+        await self._release()
+        return verdict
 
     def compare(self, one: Candidate, other: Candidate) -> Ratio | None:
         """From the rounds in which both ran, earlier races included."""
@@ -115,7 +120,8 @@ class Race:
         while left > 0 and len(self._alive) > 1:
             at_once = left if self._meter.one_at_a_time else 1
             left -= await self._round(rung.share, at_once)
-            await self._judge()
+            self._judge()
+            await self._release()
             if left <= 0 and repeats > 0 and self._disagreement():
                 left, repeats = 1, repeats - 1
 
@@ -162,7 +168,7 @@ class Race:
             row.pop(candidate, None)
         await self._meter.release(candidate)
 
-    async def _judge(self) -> None:
+    def _judge(self) -> None:
         """After each round: who is clearly better leads, who clearly is not goes."""
         rules = self._rules
         self._learn()
@@ -176,40 +182,44 @@ class Race:
             if not better:
                 break
             _, best = max(better, key=lambda pair: pair[0])
-            await self._take_lead(best)
+            self._take_lead(best)
         for one, ratio in ratios:
             if not ratio.doubtful and ratio.high(rules.sure) < 1 + rules.least_gain:
-                await self._drop(one, ratio)
+                self._drop(one, ratio)
 
-    async def _halve(self) -> None:
+    def _halve(self) -> None:
         """After the shortest rung: of those that look worse than the leader the better half goes
         on."""
         self._learn()
         ratios = sorted(self._against_leader(), key=lambda pair: -pair[1].log)
         for place, (one, ratio) in enumerate(ratios):
             if place >= (len(ratios) + 1) // 2 and ratio.log < 0 and not ratio.doubtful:
-                await self._drop(one, ratio)
+                self._drop(one, ratio)
 
-    async def _thin(self) -> None:
+    def _thin(self) -> None:
         """After a longer one: who shows no gain does not go on."""
         least = math.log1p(self._rules.least_gain) / 2 if self._leader is self._base else 0.0
         for one, ratio in self._against_leader():
             if ratio.log < least and not ratio.doubtful:
-                await self._drop(one, ratio)
+                self._drop(one, ratio)
 
-    async def _take_lead(self, candidate: Candidate) -> None:
+    def _take_lead(self, candidate: Candidate) -> None:
         before, self._leader = self._leader, candidate
         self._alive.remove(before)
         ratio = self.compare(before, candidate)
         if before is not self._base:
             assert ratio is not None
             self._note(before, ratio, candidate)
-            await self._meter.release(before)
+            self._over.append(before)
 
-    async def _drop(self, candidate: Candidate, ratio: Ratio) -> None:
+    def _drop(self, candidate: Candidate, ratio: Ratio) -> None:
         self._alive.remove(candidate)
         self._note(candidate, ratio, self._leader)
-        await self._meter.release(candidate)
+        self._over.append(candidate)
+
+    async def _release(self) -> None:
+        while self._over:
+            await self._meter.release(self._over.pop())
 
     def _note(self, candidate: Candidate, ratio: Ratio, against: Candidate) -> None:
         """To the base, where it ran beside it: then the table has one yardstick."""
@@ -220,7 +230,9 @@ class Race:
         else:
             self._journal.compared(candidate, self._base, to_base, outcome)
 
-    async def _verdict(self, unfinished: bool) -> Verdict:
+    def verdict(self, *, unfinished: bool) -> Verdict:
+        """By what is known now. Asked once; it waits for nothing, so that a race that is stopped
+        has one too."""
         self._learn()
         if self._leader is self._base:
             ahead = [
@@ -229,12 +241,12 @@ class Race:
                 if not ratio.doubtful and ratio.low(self._rules.enough) > 1
             ]
             if ahead:
-                await self._take_lead(max(ahead, key=lambda pair: pair[0])[1])
+                self._take_lead(max(ahead, key=lambda pair: pair[0])[1])
         winner = None if self._leader is self._base else self._leader
         for one in [one for one in self._alive if one not in (self._leader, self._base)]:
             ratio = self.compare(one, self._leader)
             if ratio is not None:
-                await self._drop(one, ratio)
+                self._drop(one, ratio)
         gain = None if winner is None else self.compare(winner, self._base)
         least = math.log1p(self._rules.least_gain) / 2
         near = [

@@ -65,21 +65,25 @@ async def tune(
     journal: Journal | None = None,
     rules: Rules | None = None,
     prompt_share: float | None = None,
+    began: float | None = None,
+    held_back_seconds: float = 0.0,
 ) -> TuneResult:
     """Settings that beat `start` on the arena's workload, with the evidence.
 
     `objective` is what the arena's values are called. `prompt_share` is the part of the workload's
     time that reading takes, where that is known better than by forecast: it decides what is looked
-    at first. A `journal` of the caller's holds what was learned when this is cancelled; `on_event`
-    serves where none is given.
+    at first. The budget counts from `began` (of `clock`; None: from now), and `held_back_seconds`
+    of it are for what the caller does afterwards. A `journal` of the caller's holds what was
+    learned when this is cancelled; `on_event` serves where none is given.
 
     Raises:
-        MoestroError: the starting settings do not run (`tune-start-failed`), no settings meet the
-            workload's demands (`tune-unsatisfied`), or the budget is too short for one comparison
-            (`tune-budget-too-short`, with what it would need).
+        MoestroError: the starting settings do not run (`tune-start-failed`), or the budget is too
+            short for one comparison (`tune-budget-too-short`, with what it would need).
     """
     journal = journal if journal is not None else Journal(on_event)
-    meter = Meter(arena, journal, budget_seconds, clock)
+    meter = Meter(
+        arena, journal, budget_seconds, clock, began=began, held_back_seconds=held_back_seconds
+    )
     share = space.prompt_share if prompt_share is None else prompt_share
     search = _Search(meter, journal, space, start, objective, rules, share)
     try:
@@ -118,6 +122,7 @@ class _Search:
         self.near: dict[tuple[str, ...], tuple[Candidate, Candidate, Ratio]] = {}
         self.beliefs = Beliefs(space)
         self.rival_seen = False
+        self.start_ended = False
         self.out_of_budget = False
 
     async def run(self) -> None:
@@ -132,13 +137,11 @@ class _Search:
     async def _first(self) -> None:
         found = await self.meter.sample(self.start, self.meter.next_part(), SHORT, forced=True)
         if isinstance(found, Failure):
-            if found.outcome != "misses-slo":
-                raise MoestroError(
-                    f"The starting settings do not run: {found.sentence.rstrip('.')}.",
-                    hint="Tuning compares with them: change what you fixed, or the plan.",
-                    code="tune-start-failed",
-                )
-            await self._first_that_satisfies(found)
+            raise MoestroError(
+                f"The starting settings do not run: {found.sentence.rstrip('.')}.",
+                hint="Tuning compares with them: change what you fixed, or the plan.",
+                code="tune-start-failed",
+            )
         self._check_budget()
 
     def _check_budget(self) -> None:
@@ -146,7 +149,8 @@ class _Search:
         settings = self.incumbent.settings
         full = self.meter.full_seconds(settings)
         start = self.meter.starting_seconds(settings)
-        needed = self.meter.spent_seconds + start + 2 * full
+        later = self.meter.held_back_seconds
+        needed = self.meter.spent_seconds + later + start + 2 * full
         if needed > self.meter.budget_seconds:
             raise MoestroError(
                 f"A budget of {_seconds(self.meter.budget_seconds)} is too short for one "
@@ -169,37 +173,8 @@ class _Search:
             + self.meter.starting_seconds(settings)
             for settings in (mine, start)
         )
-        self.meter.reserve_seconds = min(one, self.meter.budget_seconds / 2)
-
-    async def _first_that_satisfies(self, failure: Failure) -> None:
-        """Candidates one by one, those that promise most first, until one runs as it must."""
-        tried = 0
-        for candidate in self._singles():
-            if self._speaks_against(candidate):
-                continue
-            try:
-                found = await self.meter.sample(candidate, self.meter.next_part(), SHORT)
-            except OutOfBudget:
-                self.out_of_budget = True
-                break
-            tried += 1
-            if isinstance(found, Sample):
-                self.incumbent = candidate
-                self.journal.begin_again(candidate)
-                return
-            await self.meter.release(candidate)
-        budget = " within the budget" if self.out_of_budget else ""
-        raise MoestroError(
-            f"No settings were found{budget} that meet the workload's demands: the starting ones "
-            f"and {tried} others were tried. {failure.sentence.rstrip('.')}.",
-            hint="Ask for less at once, allow more time, or take a smaller model.",
-            code="tune-unsatisfied",
-        )
-
-    def _singles(self) -> Iterable[Candidate]:
-        yield from self.space.opening
-        for axis in self._in_order():
-            yield from self._candidates(axis, axis.values)
+        searching = self.meter.budget_seconds - self.meter.held_back_seconds
+        self.meter.reserve_seconds = min(one, searching / 2)
 
     # The axes
 
@@ -320,12 +295,17 @@ class _Search:
         named = ", ".join(candidate.label for candidate in heat)
         self.journal.tell("race", f"{named}: against {self.incumbent.label}")
         race = Race(self.meter, self.journal, self.incumbent, heat, rules)
+        before = self.incumbent
         try:
             verdict = await race.run()
         except BaseFailed as failed:
             await self._fall_back(failed)
             return None
-        before = self.incumbent
+        except asyncio.CancelledError:  # what it knows by then counts
+            verdict = race.verdict(unfinished=True)
+            if verdict.winner is not None and verdict.ratio is not None:
+                self._adopt(verdict.winner, before, verdict.ratio)
+            raise
         for candidate, ratio in verdict.near:
             names = settings_changed(before.settings, candidate.settings)
             self.near[names] = (candidate, before, ratio)
@@ -350,17 +330,17 @@ class _Search:
         """The incumbent ended: the one before it takes its place again."""
         await self.meter.release(failed.candidate)
         before = self.journal.retreated()
-        if before is None and failed.failure.outcome == "misses-slo":
-            return await self._first_that_satisfies(failed.failure)
-        if before is None:
+        if before is not None:
+            self.incumbent = before
+        elif self.start_ended:  # once may have been chance: its engine starts anew
             raise MoestroError(
                 f"The starting settings ran, and then no more: "
                 f"{failed.failure.sentence.rstrip('.')}.",
-                hint="What was learned before is in the table.",
+                hint="It happened twice: look for what the machine lacks, or change the plan.",
                 code="tune-start-failed",
             )
-        self.incumbent = before
-        return None
+        else:
+            self.start_ended = True
 
     # A closer look
 
@@ -419,7 +399,7 @@ class _Search:
             if ratio is None or (ratio.doubtful and ratio.low(BETTER) > 1):
                 return  # too little was left: the result says that it is not confirmed
             if ratio.low(BETTER) > 1:
-                self.journal.confirm(ratio)
+                self.journal.confirm(self.incumbent, ratio)
                 return
             self.journal.refuted(self.incumbent, ratio)
             self._retreat()

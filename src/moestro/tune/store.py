@@ -42,7 +42,8 @@ _TEXT = 400
 class StoredTune:
     """What a search found. `workload` names what it was for: `streams` users at once, each with
     requests of about `prompt_tokens` in and `output_tokens` out. `engine_version` is the engine's
-    that the settings ran on. `files`: path, bytes and time of change (ns) of each part; `digest`:
+    that the settings ran on. `fixed` are the settings that were the user's own choice and not the
+    search's. `files`: path, bytes and time of change (ns) of each part; `digest`:
     a sampled one of their content."""
 
     tuned_at: datetime
@@ -60,13 +61,27 @@ class StoredTune:
     reasons: tuple[Reason, ...]
     files: tuple[tuple[str, int, int], ...]
     digest: str
+    fixed: frozenset[str] = frozenset()
     curve: DepthCurve | None = None
 
     @property
-    def subject(self) -> tuple[str, str, int, int, int]:
-        """Of which there is one result: a model and a workload."""
+    def subject(self) -> tuple[object, ...]:
+        """Of which there is one result: a model, a workload, and what was fixed with it."""
         work = self.workload, self.streams, self.prompt_tokens, self.output_tokens
-        return self.digest, *work
+        fixed = frozenset((name, getattr(self.settings, name)) for name in self.fixed)
+        return self.digest, *work, fixed
+
+    def outweighs(self, new: StoredTune) -> bool:
+        """Whether a later result of the same says less: a search that was broken off before it
+        found anything, or that had no time to confirm what this one has confirmed."""
+        if (
+            self.engine_version != new.engine_version
+            and self.settings.engine == new.settings.engine
+        ):
+            return False
+        if found_nothing(self):
+            return False
+        return (found_nothing(new) and not new.complete) or (self.confirmed and not new.confirmed)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -85,6 +100,7 @@ class StoredTune:
             "reasons": [reason.to_json() for reason in self.reasons],
             "files": [list(file) for file in self.files],
             "digest": self.digest,
+            "fixed": sorted(self.fixed),
             "curve": None if self.curve is None else self.curve.to_json(),
         }
 
@@ -107,6 +123,7 @@ class StoredTune:
             reasons=tuple(_reason(reason) for reason in data["reasons"][:_REASONS]),
             files=tuple((str(path), int(size), int(ns)) for path, size, ns in data["files"]),
             digest=_text(data["digest"]),
+            fixed=frozenset(data["fixed"]) & _SETTINGS,
             curve=DepthCurve.from_json(data.get("curve")),
         )
 
@@ -125,8 +142,15 @@ def found_nothing(found: StoredTune | TuneResult) -> bool:
     return found.gain == UNCHANGED
 
 
-def keep(identity: str, paths: Sequence[Path], work: Work, result: TuneResult) -> Path:
-    """Keeps what a search found for `work`, in place of what an earlier one did.
+def keep(
+    identity: str,
+    paths: Sequence[Path],
+    work: Work,
+    result: TuneResult,
+    fixed: frozenset[str] = frozenset(),
+) -> Path | None:
+    """Keeps what a search found for `work`, with the settings named `fixed` as the user had them,
+    in place of what an earlier one did. None where that says more, and stays.
 
     Raises:
         HardwareError: there is no room, or no place to write.
@@ -148,14 +172,22 @@ def keep(identity: str, paths: Sequence[Path], work: Work, result: TuneResult) -
         reasons=result.reasons,
         files=_files(paths),
         digest=sampled_digest(paths),
+        fixed=fixed & _SETTINGS,
         curve=result.curve,
     )
+    stays = False
 
     def with_this(payload: Any) -> list[dict[str, Any]]:
-        others = [one for one in _entries(payload)[0] if one.subject != new.subject]
-        return [one.to_json() for one in (*others, new)[-_KEPT:]]
+        nonlocal stays
+        entries = _entries(payload)[0]
+        stays = any(one.subject == new.subject and one.outweighs(new) for one in entries)
+        if not stays:
+            others = [one for one in entries if one.subject != new.subject]
+            entries = (*others, new)[-_KEPT:]
+        return [one.to_json() for one in entries]
 
-    return store.update(TUNED, _key(identity, new.files), with_this)
+    path = store.update(TUNED, _key(identity, new.files), with_this)
+    return None if stays else path
 
 
 def stored(identity: str, paths: Sequence[Path]) -> Found:

@@ -9,7 +9,7 @@ from typing import Any
 
 from moestro.load.record import RequestRecord
 from moestro.load.result import LoadResult
-from moestro.load.scenario import Scenario, Session
+from moestro.load.scenario import Scenario, Session, Turn
 from moestro.load.summary import Slo
 
 SESSIONS_A_USER = 4
@@ -68,13 +68,19 @@ class Work:
     def sessions(self, part: int, share: float, characters_per_token: float) -> tuple[Session, ...]:
         """Those of part number `part`; `share` of them, a whole number for each user. Where that
         would be less than one, one with prompts as much shorter; see `length`."""
+        count = self._each(share) * self.streams
+        if self.scenario.fixed:
+            made = islice(self.scenario.sessions(part * count, characters_per_token), count)
+            return tuple(_numbered(session, f"{part}.{n}") for n, session in enumerate(made))
         shorter = characters_per_token * self.length(share)
-        made = self.scenario.sessions(part, shorter)
-        return tuple(islice(made, self._each(share) * self.streams))
+        return tuple(islice(self.scenario.sessions(part, shorter), count))
 
     def length(self, share: float) -> float:
         """By what prompts and answers are shortened, so that reading and writing keep their parts
-        of the time: 1 where there is a whole session for each user."""
+        of the time: 1 where there is a whole session for each user, where a limit is on whole
+        requests, and where a user's own prompts are sent."""
+        if self.slo is not None or self.scenario.fixed:
+            return 1.0
         return min(max(self.sessions_each * share, LEAST_LENGTH), 1.0)
 
     def real_share(self, share: float) -> float:
@@ -148,6 +154,21 @@ def costs(result: LoadResult, sessions: tuple[Session, ...], length: float = 1.0
     lengths = [sessions[r.session].turns[r.turn].max_tokens for r in whole]
     mean = length * sum(lengths) / len(lengths)
     return Costs(sum(firsts) / len(firsts), between / tokens, mean)
+
+
+def _numbered(session: Session, number: str) -> Session:
+    """With a number before what the user says first: a file's prompts come again, and whoever had
+    them before would find them in its cache."""
+
+    def begun(turn: Turn) -> Turn:
+        messages = list(turn.messages)
+        for place, message in enumerate(messages):
+            if message.get("role") == "user" and isinstance(message.get("content"), str):
+                messages[place] = {**message, "content": f"({number}) {message['content']}"}
+                break
+        return replace(turn, messages=tuple(messages))
+
+    return replace(session, turns=tuple(map(begun, session.turns)))
 
 
 def _tail(values: Iterable[float | None]) -> float | None:

@@ -88,7 +88,13 @@ def _clone(pinned: Pinned, target: Path) -> str:
 
 def _git(pinned: Pinned, folder: Path, *words: str) -> str:
     # Nobody is there to be asked for a password, and a user's own settings could rewrite addresses.
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment = {
+        **os.environ,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "LC_ALL": "C",
+    }
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *words],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from moestro.engine.build.smoke_model import write_smoke_model
+from moestro.engine.llama_server.guard import server_environment
 from moestro.engine.registry import Family
 from moestro.errors import EngineStartFailed
 from moestro.words import shown
@@ -48,7 +50,11 @@ def try_engine(program: Path, family: Family, *, gpu: bool = False) -> tuple[str
         ]  # fmt: skip
         with log.open("wb") as file:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=server_environment(os.environ),
             )
             try:
                 _answer(process, port, log)
