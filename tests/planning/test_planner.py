@@ -136,6 +136,20 @@ def test_an_engine_that_attends_in_one_slot_only(specs: dict[str, ModelSpec]) ->
     assert planned(model, host(64), told).settings.flash_attention == "on"
 
 
+def test_the_cache_in_host_memory_makes_room_for_experts(specs: dict[str, ModelSpec]) -> None:
+    model, card = specs["Qwen3.6-35B-A3B"], hardware_named("rtx-4070, 64 GiB DDR5-5600")
+    wishes = Wishes(context=65536, parallel=2)
+    plain = planned(model, card, wishes)
+    moved = planned(model, card, replace(wishes, cache_on_host=True))
+    assert (plain.settings.cache_on_host, moved.settings.cache_on_host) == (False, True)
+    assert moved.settings.cpu_expert_layers < plain.settings.cpu_expert_layers
+    (reason,) = (one for one in moved.reasons if one.setting == "cache_on_host")
+    assert reason.source == "user"
+    alone = planned(model, host(64), replace(wishes, cache_on_host=True))
+    assert not alone.settings.cache_on_host
+    assert "no-gpu" in {finding.code for finding in alone.findings}
+
+
 def test_what_the_user_fixed_stays_fixed(specs: dict[str, ModelSpec]) -> None:
     wishes = Wishes(
         context=50_000, parallel=3, cache_type="q4_0", unified=True, ubatch=64, threads=5,

@@ -91,6 +91,12 @@ def engine_options(function: Decorated) -> Decorated:
             "memory (default: what a forecast prefers; 0 is none).",
         ),
         click.option(
+            "--cache-on-host/--cache-on-gpu",
+            default=None,
+            help="Keep the KV cache in host memory, which leaves the GPU to weights (default: "
+            "beside the layers that use it).",
+        ),
+        click.option(
             "--flash-attention",
             type=click.Choice(FLASH_ATTENTION),
             default=None,

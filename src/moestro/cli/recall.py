@@ -37,13 +37,14 @@ FROM_SETTINGS = {
     "gpu_layers": "gpu_layers",
     "cpu_expert_layers": "cpu_expert_layers",
     "expert_cache_bytes": "expert_cache_bytes",
+    "cache_on_host": "cache_on_host",
 }
 """The wish, and the setting that answers it. Context and bounds are the planner's: they are about
 memory, not about speed."""
 
 _AGAIN = "moestro tune measures anew; --untuned plans without it."
 _MOST_NAMED = 3
-_ONLY_GPUS = frozenset(("gpu_layers", "cpu_expert_layers", "expert_cache_bytes"))
+_ONLY_GPUS = frozenset(("gpu_layers", "cpu_expert_layers", "expert_cache_bytes", "cache_on_host"))
 
 
 def completed(

@@ -75,7 +75,13 @@ def _nearest(planner: Planner, chosen: Trial) -> Iterator[str]:
     given = [option for option, value in wishes.for_gpus.items() if value is not None]
     if given:
         free = planner.with_wishes(
-            replace(wishes, gpu_layers=None, cpu_expert_layers=None, expert_cache_bytes=None)
+            replace(
+                wishes,
+                gpu_layers=None,
+                cpu_expert_layers=None,
+                expert_cache_bytes=None,
+                cache_on_host=None,
+            )
         )
         if free.best(settings.context, settings.parallel).fits:
             yield f"without {' and '.join(given)} it would fit"

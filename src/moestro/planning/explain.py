@@ -208,7 +208,10 @@ class _Explainer:
                 self.because(name, why, "assumed")
 
 
-_OBEYED = ("engine", "threads_batch", "batch", "repack", "load_mode", "mtp_p_min", "ngram")
+_OBEYED = (
+    "engine", "threads_batch", "batch", "repack", "load_mode", "mtp_p_min", "ngram",
+    "cache_on_host",
+)  # fmt: skip
 
 
 def _fewer_than(wish: int) -> str:

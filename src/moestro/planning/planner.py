@@ -239,6 +239,7 @@ class Planner:
             load_mode=wishes.load_mode or "auto",
             mtp_p_min=wishes.mtp_p_min or 0.0,
             ngram=wishes.ngram or "off",
+            cache_on_host=bool(wishes.cache_on_host and self.gpu_bytes),
         )
         space = self._space(ubatches)
         found = search(self.model, space, base, self.trial)

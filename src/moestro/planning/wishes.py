@@ -32,6 +32,7 @@ class Wishes:
     gpu_layers: int | None = None
     cpu_expert_layers: int | None = None
     expert_cache_bytes: int | None = None
+    cache_on_host: bool | None = None
     flash_attention: FlashAttention | None = None
     mtp: int | None = None
     prompt_cache_bytes: int | None = None
@@ -42,10 +43,11 @@ class Wishes:
     untuned: bool = False
 
     @property
-    def for_gpus(self) -> dict[str, int | None]:
+    def for_gpus(self) -> dict[str, int | bool | None]:
         """What only a GPU has a use for, by its option."""
         return {
             "--gpu-layers": self.gpu_layers,
             "--cpu-expert-layers": self.cpu_expert_layers,
             "--expert-cache": self.expert_cache_bytes,
+            "--cache-on-host": self.cache_on_host,
         }
