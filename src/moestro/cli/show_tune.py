@@ -9,7 +9,7 @@ from rich.text import Text
 from moestro.cli.anatomy import finding_table
 from moestro.cli.show_frontier import show_frontier
 from moestro.cli.tuning import Tuned
-from moestro.tune.result import Tried
+from moestro.tune.result import Tried, TuneResult
 from moestro.tune.statistics import Interval
 
 _MOST_ROWS = 24
@@ -78,13 +78,20 @@ def _settings(found: Tuned) -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     result = found.result
-    for reason in result.reasons:
+    said: set[str] = set()
+    for reason in sorted(result.reasons, key=lambda one: not _moved(result, one.setting)):
         before = getattr(result.start, reason.setting, None)
         after = getattr(result.settings, reason.setting, None)
         change = _value(after) if before == after else f"{_value(before)} → {_value(after)}"
         style = "bold" if before != after else ""
-        table.add_row(Text(reason.setting, style=style), Text(change), Text(reason.because))
+        because = "with it" if reason.because in said else reason.because  # they moved together
+        said.add(reason.because)
+        table.add_row(Text(reason.setting, style=style), Text(change), Text(because))
     return table
+
+
+def _moved(result: TuneResult, setting: str) -> bool:
+    return getattr(result.start, setting, None) != getattr(result.settings, setting, None)
 
 
 def _value(value: object) -> str:
