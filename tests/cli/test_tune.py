@@ -115,7 +115,7 @@ def test_limits_that_nothing_keeps_are_said(
     [
         (["--budget", "0s"], "--budget must be greater than zero"),
         (["--budget", "soon"], "soon"),
-        (["--scenario", "long-prompt", "--context", "512"], "--context is 512"),
+        (["--scenario", "long-prompt", "--context", "512"], "a stream reaches 512"),
         (["--scenario", "chat", "--random", "10,10"], "exclude each other"),
         (["--engine", "nowhere"], "nowhere"),
     ],

@@ -24,7 +24,7 @@ from moestro.load.summary import summarise
 from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Outcome, Sample
 from moestro.tune.disturbance import taken, usage
-from moestro.tune.workload import Costs, Work, costs
+from moestro.tune.workload import LEAST_LENGTH, Costs, Work, costs
 
 START_SECONDS = 900.0
 """A large model from a slow disk."""
@@ -151,7 +151,7 @@ class EngineArena:
         return (os.getpid(), *((live.engine.pid,) if live.engine.pid is not None else ()))
 
     async def fit(self, settings: Settings, budget_seconds: float) -> float | None:
-        """Makes the parts of the workload as long as the budget bears, by one session of every
+        """Makes the parts of the workload as long as the budget bears, by a short session of every
         user, and says which share of a request's time goes into reading its prompt. None where
         that fails: `measure` will say why.
 
@@ -161,7 +161,7 @@ class EngineArena:
         began = time.monotonic()
         self.work = replace(self.work, sessions_each=1)
         self._most_seconds = max(budget_seconds, LEAST_PATIENCE_SECONDS)
-        found = await self.measure(settings, part=PILOT, share=1.0)
+        found = await self.measure(settings, part=PILOT, share=LEAST_LENGTH)
         self._most_seconds = REQUEST_SECONDS
         if isinstance(found, Failure):
             if found.outcome == "timed-out":
@@ -172,14 +172,12 @@ class EngineArena:
                     code="tune-budget-too-short",
                 )
             return None
+        share = found.share or 1.0
         took = time.monotonic() - began - found.starting_seconds
-        self.work = self.work.sized(took, budget_seconds)
+        self.work = self.work.sized(took / share, budget_seconds)
         reading = found.figures["ttft_seconds"]
-        return reading / (reading + self._writing(found))
-
-    def _writing(self, sample: Sample) -> float:
-        """Seconds of an answer after its first token."""
-        return sample.figures["time_per_token_seconds"] * self.work.scenario.output_tokens
+        tokens = share * self.work.scenario.output_tokens
+        return reading / (reading + found.figures["time_per_token_seconds"] * tokens)
 
     async def run(
         self,

@@ -32,8 +32,10 @@ WORTH_A_LOOK = 0.25
 MOST_CLOSER_LOOKS = 100
 CONFIRM_LEAST = 3
 CONFIRM_LEAST_TIGHT = 2
+CONFIRM_SHARE_TIGHT = 0.5
 TIGHT = 25
-"""With fewer whole parts than this in the budget only short ones choose, and fewer confirm."""
+"""With fewer whole parts than this in the budget only short ones choose, and fewer and shorter
+ones confirm."""
 
 TIGHT_RUNGS = (Rung(0.25, 2), Rung(0.25, 2))
 MARGIN = 1.3
@@ -118,6 +120,7 @@ class _Search:
         self.given_rules = rules
         self.rules = rules or Rules()
         self.confirm_least = CONFIRM_LEAST
+        self.confirm_share = 1.0
         self.prompt_share = 0.5 if prompt_share is None else min(max(prompt_share, 0.0), 1.0)
         self.near: dict[tuple[str, ...], tuple[Candidate, Candidate, Ratio]] = {}
         self.beliefs = Beliefs(space)
@@ -161,7 +164,7 @@ class _Search:
             )
         if full * TIGHT > self.meter.budget_seconds:
             self.rules = self.given_rules or replace(self.rules, rungs=TIGHT_RUNGS)
-            self.confirm_least = CONFIRM_LEAST_TIGHT
+            self.confirm_least, self.confirm_share = CONFIRM_LEAST_TIGHT, CONFIRM_SHARE_TIGHT
         self._reserve()
 
     def _reserve(self) -> None:
@@ -169,7 +172,7 @@ class _Search:
         Engines that run now may have ended by then."""
         mine, start = self.incumbent.settings, self.start.settings
         one = MARGIN * sum(
-            self.confirm_least * self.meter.full_seconds(settings)
+            self.confirm_least * self.confirm_share * self.meter.full_seconds(settings)
             + self.meter.starting_seconds(settings)
             for settings in (mine, start)
         )
@@ -423,7 +426,7 @@ class _Search:
                 values: dict[Candidate, float] = {}
                 samples: list[Sample] = []
                 for candidate in order if number % 2 == 0 else reversed(order):
-                    sample = await self.meter.sample(candidate, part, 1.0)
+                    sample = await self.meter.sample(candidate, part, self.confirm_share)
                     if isinstance(sample, Failure):
                         return sample if candidate is self.incumbent else None
                     values[candidate] = math.log(sample.value)
@@ -432,7 +435,8 @@ class _Search:
                     again -= 1
                     self.journal.disturbed += 1
                     continue
-                pairs.append(Pair(values[self.incumbent] - values[self.start], 1.0))
+                gain = values[self.incumbent] - values[self.start]
+                pairs.append(Pair(gain, self.confirm_share))
                 noise.learn(("confirmation", self.incumbent), pairs)
                 found = estimate(pairs, noise)
                 if len(pairs) >= self.confirm_least and found is not None and _enough(found):
