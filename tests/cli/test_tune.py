@@ -156,7 +156,7 @@ def test_ctrl_c_in_the_frontier_keeps_what_the_search_found(
         await asyncio.sleep(60)
 
     monkeypatch.setattr("moestro.cli.tuning.measure_frontier", interrupted)
-    options = ["--json", "--budget", "2s", "--frontier", "--flash-attention", "on"]
+    options = ["--json", "--budget", "20s", "--frontier", "--flash-attention", "on"]
     assert main(["tune", "demo", *options, *ONLY_ATTENTION]) == 130
     data = json.loads(capsys.readouterr().out)
     assert data["stopped_by_user"] is True
