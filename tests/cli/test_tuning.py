@@ -42,14 +42,26 @@ def test_a_search_without_a_comparison_does_not_replace_an_earlier_one() -> None
     model = read_model(LocalFile(model_path()))
     faster = replace(START, ubatch=256)
     gain = Interval(1.3, 1.2, 1.4)
-    assert tuning._kept(model, "m", WORK, stayed(settings=faster, gain=gain)) is None
-    assert tuning._kept(model, "m", WORK, stayed()) is None
+    assert tuning._kept(model, "m", WORK, Wishes(), stayed(settings=faster, gain=gain)) is None
+    assert tuning._kept(model, "m", WORK, Wishes(), stayed()) is None
     (kept,) = stored("m", [model_path()]).results
     assert kept.settings == faster
     compared = (Tried("ubatch 256", "ubatch", "lost", "slower", faster, pairs=2),)
-    assert tuning._kept(model, "m", WORK, stayed(trials=compared)) is None
+    assert tuning._kept(model, "m", WORK, Wishes(), stayed(trials=compared)) is None
     (kept,) = stored("m", [model_path()]).results
     assert kept.settings == START
+
+
+def test_an_earlier_result_that_says_more_stays_and_that_is_said() -> None:
+    model = read_model(LocalFile(model_path()))
+    found = stayed(settings=replace(START, ubatch=256), gain=Interval(1.3, 1.2, 1.4))
+    assert tuning._kept(model, "m", WORK, Wishes(), found) is None
+    unsure = found.but(confirmed=False, spent_seconds=1.0)
+    said = tuning._kept(model, "m", WORK, Wishes(), unsure)
+    assert said is not None
+    assert "stays in use" in said.title
+    assert tuning._kept(model, "m", WORK, Wishes(threads=1), unsure) is None  # another question
+    assert {one.spent_seconds for one in stored("m", [model_path()]).results} == {6.0, 1.0}
 
 
 def test_the_plan_does_not_say_that_the_user_asked_for_what_was_found() -> None:
