@@ -50,10 +50,10 @@ def _headline(found: Tuned) -> Text:
     if result.gain is None:
         return Text("The starting settings could not be measured.", style="bold yellow")
     if result.settings == result.start:
-        far = "nothing" if result.complete else "nothing in that time"
-        sure = "" if result.confirmed else ", for sure"
-        said = f"The starting settings stay: {far} served {name} faster{sure}."
-        return Text(said, style="bold")
+        because = f"nothing served {name} faster"
+        if not (result.complete and result.confirmed):
+            because = f"nothing was shown to serve {name} faster in that time"
+        return Text(f"The starting settings stay: {because}.", style="bold")
     sure = "" if result.confirmed else ", not confirmed"
     said = f"{result.gain.expected:.2f}× the requests of {name} ({_range(result.gain)}{sure})"
     return Text(said, style="bold green")

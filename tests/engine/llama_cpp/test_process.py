@@ -69,7 +69,9 @@ async def test_a_life_from_start_to_stop(make_engine: MakeEngine, tiny_moe: Path
     assert pid is not None
     assert is_running(pid)
 
-    status, reply = await ask(engine, "/v1/completions", {"prompt": "Hello", "max_tokens": 5})
+    status, reply = await ask(
+        engine, "/v1/completions", {"prompt": "Hello", "max_tokens": 5, "ignore_eos": True}
+    )
     assert status == 200
     assert reply["model"] == "tiny"
     assert reply["usage"]["completion_tokens"] == 5
