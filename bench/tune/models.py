@@ -67,7 +67,7 @@ MIXTURES = {
                 used=2,
             ),
         ),
-        Model("granitemoe-0.6b", "Q5_K_M", lambda: _granite()),
+        Model("granitemoe-0.6b", "Q5_K_M", _granite),
         Model(
             "qwen2moe-0.7b",
             "IQ4_XS",

@@ -101,8 +101,7 @@ class EngineArena:
 
     def start_seconds(self, settings: Settings) -> float:
         """Of these settings if they were started before, else of others with the same engine."""
-        known = self._live.get(settings)
-        if known is not None and known.engine.state is EngineState.READY:
+        if self._ready(settings) is not None:
             return 0.0
         if settings in self._start_seconds:
             return self._start_seconds[settings]
@@ -242,10 +241,15 @@ class EngineArena:
         usual = self._usual_seconds * length
         return min(max(LEAST_PATIENCE_SECONDS, HOPELESS * usual), REQUEST_SECONDS)
 
+    def _ready(self, settings: Settings) -> _Live | None:
+        """What runs with them; not what ended while it waited."""
+        live = self._live.get(settings)
+        return live if live is not None and live.engine.state is EngineState.READY else None
+
     async def _up(self, settings: Settings) -> _Live:
-        known = self._live.get(settings)
-        if known is not None and known.engine.state is EngineState.READY:
-            return known
+        ready = self._ready(settings)
+        if ready is not None:
+            return ready
         self._live.pop(settings, None)  # it ended while it waited: it starts anew
         await self._make_room(settings)
         began = time.monotonic()
