@@ -21,7 +21,7 @@ up: .venv/.ready
 	@$(BIN)/moestro up $(if $(MODEL),"$(MODEL)") $(ARGS)
 
 test: .venv/.ready-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: .venv/.ready-dev
 	@$(BIN)/ruff check

@@ -9,7 +9,8 @@ For each model and scenario `tune` runs with a budget. Then what it chose and a 
 requests in turns, `--pairs` times, the order swapped each time, each turn `--seconds` long at
 least: pairs that neither the search nor its confirmation has seen. Both have the machine to
 themselves while they are measured; a pair in which somebody else took part of the processors is
-run again, at most as often as there are pairs. The ratio is of the objective
+run again once it is quiet (`bench.tune.quiet`), at most as often as there are pairs, and so is a
+search that lost much of the processors. The ratio is of the objective
 (`moestro.tune.workload`), with a 95 % interval. Written after every row; rows that are there are
 kept, `--again` measures them anew.
 """
@@ -24,6 +25,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
@@ -31,6 +33,7 @@ from typing import Any
 from bench.planner.machine import describe
 from bench.tune.defaults import DefaultServer
 from bench.tune.models import LARGER, model_path
+from bench.tune.quiet import Stolen, in_turns, wait
 from moestro.cli.tuning import Tuned, tuned
 from moestro.engine import Engine
 from moestro.engine.protocol import EngineRequest
@@ -39,9 +42,9 @@ from moestro.load.scenarios import SCENARIOS
 from moestro.model import ModelSpec, Role
 from moestro.planning import Wishes
 from moestro.planning.placement import place
+from moestro.planning.settings import Settings
 from moestro.planning.traffic import read_bytes
 from moestro.tune.arena import Failure, Sample
-from moestro.tune.disturbance import LIMIT
 from moestro.tune.engine_arena import EngineArena
 from moestro.tune.statistics import Noise, Pair, estimate
 from moestro.tune.workload import MOST_SESSIONS, Work
@@ -55,6 +58,12 @@ PROMPT_HEAVY = ("long-prompt", "agent")
 FIRST_PART = 1_000_000
 """Far from the parts that the search counts up from 0."""
 
+WARM_PARTS = 10
+MOST_STOLEN = 0.08
+"""Of the processors' time while a search ran; one that had less left is run again."""
+
+SEARCHES = 3
+
 
 async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> dict[str, Any]:
     """The chosen settings and plain llama-server in turns of so many seconds, or of one session of
@@ -67,34 +76,28 @@ async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> di
     def plain(asked: EngineRequest) -> Engine:
         return DefaultServer(program, asked)
 
-    ours: list[Sample] = []
-    theirs: list[Sample] = []
     common: dict[str, Any] = {"needs_bytes": lambda _: 0, "memory_bytes": limit}
     async with (
         EngineArena(request, work, **common) as tuned_arena,
         EngineArena(request, work, make=plain, **common) as plain_arena,
     ):
-        number = thrown_away = 0
-        while len(ours) < pairs:
-            sides = (tuned_arena, plain_arena)
-            seen: dict[EngineArena, Sample] = {}
-            for arena in sides if number % 2 else reversed(sides):
-                sample = await arena.measure(plan.settings, part=FIRST_PART + number, share=1.0)
-                if isinstance(sample, Failure):
-                    return {"failed": sample.sentence, "outcome": sample.outcome}
-                seen[arena] = sample
-            number += 1
-            if number == 1:  # it warmed both up, and says how long a session takes
-                turns = len(work.sessions(FIRST_PART, 1.0, 4.0)[0].turns)
-                each = math.ceil(seconds * seen[plain_arena].value / work.streams / turns)
-                work = replace(work, sessions_each=min(max(each, 1), MOST_SESSIONS))
-                tuned_arena.work = plain_arena.work = work
-            elif max(one.disturbance for one in seen.values()) > LIMIT and thrown_away < pairs:
-                thrown_away += 1
-            else:
-                ours.append(seen[tuned_arena])
-                theirs.append(seen[plain_arena])
-    return {**_judged(found, ours, theirs), "thrown_away": thrown_away}
+        arenas = (tuned_arena, plain_arena)
+        sides = [partial(measured, arena, plan.settings) for arena in arenas]
+        turns = await in_turns(sides, 1, FIRST_PART)  # it also says how long a session takes
+        if turns.failure is None:
+            asked = len(work.sessions(FIRST_PART, 1.0, 4.0)[0].turns)
+            each = math.ceil(seconds * turns.of(1)[0].value / work.streams / asked)
+            work = replace(work, sessions_each=min(max(each, 1), MOST_SESSIONS))
+            tuned_arena.work = plain_arena.work = work
+            turns = await in_turns(sides, pairs, FIRST_PART + WARM_PARTS)
+    if turns.failure is not None:
+        who = ("tuned", "defaults")[turns.failed or 0]
+        return {"failed": f"{who}: {turns.failure.sentence}", "outcome": turns.failure.outcome}
+    return {**_judged(found, turns.of(0), turns.of(1)), "thrown_away": turns.thrown_away}
+
+
+async def measured(arena: EngineArena, settings: Settings, part: int) -> Sample | Failure:
+    return await arena.measure(settings, part=part, share=1.0)
 
 
 def _judged(found: Tuned, ours: list[Sample], theirs: list[Sample]) -> dict[str, Any]:
@@ -165,11 +168,26 @@ def alone(lock: Path | None) -> Iterator[None]:
         yield
 
 
+def searched(
+    model: str, work: Work, wishes: Wishes, budget: float, acceptance: tuple[float, ...] = ()
+) -> tuple[Tuned, float]:
+    """The search that was disturbed least: the first on a quiet machine, of a few at most. And the
+    part of the processors' time that others took from it."""
+    tries: list[tuple[float, Tuned]] = []
+    while len(tries) < SEARCHES and (not tries or tries[-1][0] > MOST_STOLEN):
+        wait()
+        stolen = Stolen()
+        found = tuned(model, work, wishes, budget, lambda _: None, synthetic_acceptance=acceptance)
+        tries.append((stolen(), found))
+    least, found = min(tries, key=lambda one: one[0])
+    return found, least
+
+
 def row(model: str, scenario: str, program: Path, options: argparse.Namespace) -> dict[str, Any]:
     work = Work(SCENARIOS[scenario], SCENARIOS[scenario].concurrency)
     # What random weights write repeats itself, so drafts from the text would look too good.
     wishes = Wishes() if model == "demo" else Wishes(ngram="off")
-    found = tuned(str(model_path(model)), work, wishes, options.budget, lambda _: None)
+    found, stolen = searched(str(model_path(model)), work, wishes, options.budget)
     result = found.result
     compared = asyncio.run(compare(found, program, options.pairs, options.seconds))
     return {
@@ -181,6 +199,7 @@ def row(model: str, scenario: str, program: Path, options: argparse.Namespace) -
         "gain_over_start": None if result.gain is None else result.gain.to_json(),
         "noise": result.noise,
         "tune_seconds": result.spent_seconds,
+        "stolen_from_search": stolen,
         "complete": result.complete,
         "trials": [
             {

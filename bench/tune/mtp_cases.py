@@ -19,18 +19,19 @@ import argparse
 import asyncio
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.planner.machine import describe
-from bench.tune.against_defaults import alone
+from bench.tune.against_defaults import WARM_PARTS, alone, measured, searched
 from bench.tune.models import model_path
-from moestro.cli.tuning import Tuned, tuned
+from bench.tune.quiet import in_turns
+from moestro.cli.tuning import Tuned
 from moestro.engine.protocol import EngineRequest
 from moestro.load import SCENARIOS, Scenario, random_scenario
 from moestro.planning import Wishes
-from moestro.tune.arena import Failure
 from moestro.tune.engine_arena import EngineArena
 from moestro.tune.workload import Work
 
@@ -87,8 +88,6 @@ async def sweep(found: Tuned, case: Case, rounds: int) -> dict[str, Any]:
     path = Path(plan.model.files[0].location)
     base = replace(plan.settings, ngram="off")
     request = EngineRequest(path, path.stem, base, None, case.acceptance)
-    speeds: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
-    accepted: dict[int, float] = {}
     async with EngineArena(
         request,
         replace(found.work, sessions_each=1),
@@ -96,15 +95,14 @@ async def sweep(found: Tuned, case: Case, rounds: int) -> dict[str, Any]:
         memory_bytes=plan.hardware.memory.available_bytes,
         most_alive=len(DEPTHS),
     ) as arena:
-        for number in range(rounds + 1):
-            for depth in DEPTHS if number % 2 else reversed(DEPTHS):
-                at = replace(base, mtp_depth=depth)
-                sample = await arena.measure(at, part=FIRST_PART + number, share=1.0)
-                if isinstance(sample, Failure):
-                    return {"failed": f"depth {depth}: {sample.sentence}"}
-                if number:  # the first round warms all of them up
-                    speeds[depth].append(sample.value)
-                    accepted[depth] = sample.figures.get("acceptance", 0.0)
+        sides = [partial(measured, arena, replace(base, mtp_depth=depth)) for depth in DEPTHS]
+        turns = await in_turns(sides, 1, FIRST_PART)  # it warms all of them up
+        if turns.failure is None:
+            turns = await in_turns(sides, rounds, FIRST_PART + WARM_PARTS)
+    if turns.failure is not None:
+        return {"failed": f"depth {DEPTHS[turns.failed or 0]}: {turns.failure.sentence}"}
+    speeds = {depth: [one.value for one in turns.of(depth)] for depth in DEPTHS}
+    accepted = {depth: turns.of(depth)[-1].figures.get("acceptance", 0.0) for depth in DEPTHS}
     best = [max(speeds[depth][number] for depth in DEPTHS) for number in range(rounds)]
     plain = speeds[0]
     ratios = {
@@ -117,6 +115,7 @@ async def sweep(found: Tuned, case: Case, rounds: int) -> dict[str, Any]:
         "acceptance": accepted,
         "scatter": median(max(v) / min(v) - 1 for v in speeds.values()),
         "best_of_round": best,
+        "thrown_away": turns.thrown_away,
     }
 
 
@@ -127,10 +126,7 @@ def run(case: Case, budget: float, rounds: int) -> dict[str, Any]:
         batch=512, flash_attention="auto", repack=True, load_mode="auto", ngram="off",
         engine="embedded", cache_type="f16",
     )  # fmt: skip
-    found = tuned(
-        str(model_path(case.model)), work, wishes, budget, lambda _: None,
-        synthetic_acceptance=case.acceptance,
-    )  # fmt: skip
+    found, stolen = searched(str(model_path(case.model)), work, wishes, budget, case.acceptance)
     chosen = found.result.settings.mtp_depth
     swept = asyncio.run(sweep(found, case, rounds))
     row = {
@@ -138,6 +134,7 @@ def run(case: Case, budget: float, rounds: int) -> dict[str, Any]:
         "chosen": chosen,
         "p_min": found.result.settings.mtp_p_min,
         "tune_seconds": found.result.spent_seconds,
+        "stolen_from_search": stolen,
         "gain": None if found.result.gain is None else found.result.gain.to_json(),
         **swept,
     }

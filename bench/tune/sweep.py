@@ -17,14 +17,15 @@ import itertools
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.planner.machine import describe
-from bench.tune.against_defaults import alone
+from bench.tune.against_defaults import WARM_PARTS, alone, measured, searched
 from bench.tune.models import model_path
-from moestro.cli.tuning import tuned
+from bench.tune.quiet import Stolen, in_turns, wait
 from moestro.engine.protocol import EngineRequest
 from moestro.engine.registry import REPACK, EngineInfo, engines
 from moestro.load import random_scenario
@@ -68,7 +69,8 @@ async def sweep(path: Path, work: Work, every: list[Settings], rounds: int) -> d
     values: dict[Settings, float] = {}
     failed: dict[str, int] = {}
     request = EngineRequest(path, path.stem, every[0])
-    began = time.monotonic()
+    wait()
+    began, stolen = time.monotonic(), Stolen()
     async with EngineArena(
         request, work, needs_bytes=lambda _: 0, memory_bytes=MEMORY_BYTES, most_alive=1
     ) as arena:
@@ -82,25 +84,23 @@ async def sweep(path: Path, work: Work, every: list[Settings], rounds: int) -> d
                 seen.append(sample.value)
             if len(seen) == rounds:
                 values[settings] = median(seen)
-    return {"values": values, "failed": failed, "seconds": time.monotonic() - began}
+    seconds = time.monotonic() - began
+    return {"values": values, "failed": failed, "seconds": seconds, "stolen": stolen()}
 
 
 async def finals(path: Path, work: Work, rivals: list[Settings], rounds: int) -> list[list[float]]:
     """The values of each rival, round by round."""
     request = EngineRequest(path, path.stem, rivals[0])
-    found: list[list[float]] = [[] for _ in rivals]
     async with EngineArena(
         request, work, needs_bytes=lambda _: 0, memory_bytes=MEMORY_BYTES, most_alive=len(rivals)
     ) as arena:
-        for number in range(rounds + 1):
-            places = range(len(rivals))
-            for place in places if number % 2 else reversed(places):
-                sample = await arena.measure(rivals[place], part=FINAL_PART + number, share=1.0)
-                if isinstance(sample, Failure):
-                    raise RuntimeError(sample.sentence)
-                if number:
-                    found[place].append(sample.value)
-    return found
+        sides = [partial(measured, arena, rival) for rival in rivals]
+        turns = await in_turns(sides, 1, FINAL_PART)
+        if turns.failure is None:
+            turns = await in_turns(sides, rounds, FINAL_PART + WARM_PARTS)
+    if turns.failure is not None:
+        raise RuntimeError(turns.failure.sentence)
+    return [[one.value for one in turns.of(place)] for place in range(len(rivals))]
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         prompt_cache_bytes=0, context_checkpoints=0,
     )  # fmt: skip
     budget = options.part * swept["seconds"]
-    found = tuned(str(path), work, wishes, budget, lambda _: None)
+    found, stolen = searched(str(path), work, wishes, budget)
     chosen = found.result.settings
     rivals = [chosen, *(one for one in best if one != chosen)]
     rounds = asyncio.run(finals(path, work, rivals, options.finals))
@@ -127,6 +127,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "settings": len(every),
         "failed": swept["failed"],
         "sweep_seconds": swept["seconds"],
+        "stolen_from_sweep": swept["stolen"],
+        "stolen_from_search": stolen,
         "tune_seconds": found.result.spent_seconds,
         "time_part": found.result.spent_seconds / swept["seconds"],
         "share": min(ratios),
