@@ -86,7 +86,7 @@ def test_what_wins_is_kept_and_used(
 
 
 def test_what_is_fixed_stays(stubs: list[StubEngine], capsys: pytest.CaptureFixture[str]) -> None:
-    found = tuned(capsys, "--flash-attention", "on")
+    found = tuned(capsys, "--flash-attention", "on", "--budget", "6s")
     assert found["settings"]["flash_attention"] == "on"
     assert found["settings"]["repack"] is False
     assert found["gain"] == {"expected": 1.0, "low": 1.0, "high": 1.0}
@@ -95,7 +95,7 @@ def test_what_is_fixed_stays(stubs: list[StubEngine], capsys: pytest.CaptureFixt
 def test_for_people_it_fits_80_columns(
     stubs: list[StubEngine], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["tune", "demo", "--budget", "30s", "--frontier", *ONLY_ATTENTION]) == 0
+    assert main(["tune", "demo", "--budget", "20s", "--frontier", *ONLY_ATTENTION]) == 0
     out = capsys.readouterr().out
     assert "× the requests of chat" in out
     assert "Choose among the rows with *" in out or NO_TIME in out
@@ -158,7 +158,7 @@ def test_ctrl_c_in_the_frontier_keeps_what_the_search_found(
         await asyncio.sleep(60)
 
     monkeypatch.setattr("moestro.cli.tuning.measure_frontier", interrupted)
-    options = ["--json", "--budget", "30s", "--frontier", "--flash-attention", "on"]
+    options = ["--json", "--budget", "10s", "--frontier", "--flash-attention", "on"]
     assert main(["tune", "demo", *options, *ONLY_ATTENTION]) == 130
     data = json.loads(capsys.readouterr().out)
     assert data["stopped_by_user"] is True

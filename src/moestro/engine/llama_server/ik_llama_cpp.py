@@ -40,6 +40,7 @@ def serving_flags(host: str, port: int) -> tuple[Flag, ...]:
         ("--metrics", None),
         ("--webui", "none"),
         ("--no-context-shift", None),
+        ("--log-disable", None),  # only a llama.log in the caller's folder; stderr says the same
     )
 
 
