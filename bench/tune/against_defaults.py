@@ -22,6 +22,7 @@ import asyncio
 import fcntl
 import json
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,10 +60,10 @@ FIRST_PART = 1_000_000
 """Far from the parts that the search counts up from 0."""
 
 WARM_PARTS = 10
-MOST_STOLEN = 0.08
+MOST_STOLEN = 0.2
 """Of the processors' time while a search ran; one that had less left is run again."""
 
-SEARCHES = 3
+SEARCHES = 2
 
 
 async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> dict[str, Any]:
@@ -179,6 +180,7 @@ def searched(
         stolen = Stolen()
         found = tuned(model, work, wishes, budget, lambda _: None, synthetic_acceptance=acceptance)
         tries.append((stolen(), found))
+        print(f"searched {model}, {tries[-1][0]:.0%} of the processors stolen", file=sys.stderr)
     least, found = min(tries, key=lambda one: one[0])
     return found, least
 

@@ -53,19 +53,21 @@ class FakeArena:
     def __init__(self) -> None:
         self.now = 0.0
         self.asked: list[tuple[int, int]] = []
+        self.disturbances: list[float] = []
 
     def start_seconds(self, settings: Settings) -> float:
         return 1.0
 
-    async def run(self, settings: Settings, work: object, **_: object) -> LoadResult:
+    async def run(self, settings: Settings, work: object, **_: object) -> tuple[LoadResult, float]:
         streams = work.streams  # type: ignore[attr-defined]
         self.asked.append((settings.mtp_depth, streams))
         self.now += 5.0
         if settings.mtp_depth == 3:
             raise EngineError("The engine refuses.")
-        step = 0.01 + 0.004 * settings.mtp_depth
+        disturbance = self.disturbances.pop(0) if self.disturbances else 0.0
+        step = (0.01 + 0.004 * settings.mtp_depth) * (1 + disturbance)
         records = tuple(record(0.0, step, 30) for _ in range(streams))
-        return LoadResult("chat", 0, streams, None, 1.0, records)
+        return LoadResult("chat", 0, streams, None, 1.0, records), disturbance
 
 
 BASE = Settings(context=512, parallel=2, threads=1)
@@ -91,3 +93,17 @@ async def test_a_curve_ends_with_its_time() -> None:
     assert arena.asked == [(0, 1), (0, 2)]
     none = await measure_curve(arena, BASE, 0.5, clock=lambda: arena.now)  # type: ignore[arg-type]
     assert none is None
+
+
+async def test_what_was_disturbed_runs_once_more() -> None:
+    arena = FakeArena()
+    arena.disturbances = [0.0, 0.5, 0.0, 0.0, 0.5, 0.5]
+    curve = await measure_curve(arena, BASE, 1e6, clock=lambda: arena.now)  # type: ignore[arg-type]
+    assert curve is not None
+    assert arena.asked[:7] == [(0, 1), (0, 2), (0, 2), (1, 1), (1, 2), (1, 2), (2, 1)]
+    clean = curve.step(0, 2)
+    assert clean is not None
+    assert clean.seconds == pytest.approx(0.01)
+    kept = curve.step(1, 2)  # disturbed both times: then it counts, and its range says so
+    assert kept is not None
+    assert kept.high - kept.low > 0.1 * kept.seconds

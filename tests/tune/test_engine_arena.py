@@ -149,13 +149,13 @@ async def test_another_workload_is_told_how_an_engine_ended() -> None:
     stable = Stable()
     work = Work(SCENARIOS["chat"], 2, sessions_each=1)
     async with arena(stable) as here:
-        assert len((await here.run(SETTINGS, work, part=0)).records) == 2
+        assert len((await here.run(SETTINGS, work, part=0))[0].records) == 2
         stable.made[0][1].script = SLOW
         killing = asyncio.create_task(_kill_at_work(stable))
         with pytest.raises(EngineError, match="failed assertion"):
             await here.run(SETTINGS, work, part=1)
         await killing
-        assert len((await here.run(SETTINGS, work, part=2)).records) == 2
+        assert len((await here.run(SETTINGS, work, part=2))[0].records) == 2
         assert len(stable.made) == 2
 
 

@@ -165,6 +165,7 @@ class FakeArena:
     starts: dict[Settings, float] = field(default_factory=dict)
     alone: bool = False
     factors: list[float] = field(default_factory=list)
+    disturbances: list[float] = field(default_factory=list)
     now: float = 0.0
     asked: list[tuple[Settings, int, int]] = field(default_factory=list)
     released: list[Settings] = field(default_factory=list)
@@ -179,7 +180,7 @@ class FakeArena:
     async def release(self, settings: Settings) -> None:
         self.released.append(settings)
 
-    async def run(self, settings: Settings, work: Work, *, part: int) -> LoadResult:
+    async def run(self, settings: Settings, work: Work, *, part: int) -> tuple[LoadResult, float]:
         self.asked.append((settings, work.streams, part))
         self.now += self.start_seconds(settings)
         self.live = {settings} if self.alone else self.live | {settings}
@@ -202,7 +203,8 @@ class FakeArena:
             output_tokens=length, error=failure,
         )  # fmt: skip
         records = tuple(replace(record, session=number) for number in range(count))
-        return LoadResult("users", 0, work.streams, None, 1.0, records)
+        disturbance = self.disturbances.pop(0) if self.disturbances else 0.0
+        return LoadResult("users", 0, work.streams, None, 1.0, records), disturbance
 
 
 WORK = Work(SCENARIOS["users"], 4, sessions_each=3)
@@ -377,3 +379,24 @@ def test_json_has_points_tolerance_and_what_is_missing() -> None:
     assert only["settings"] == BASE.to_json()
     assert (only["streams"], only["latency_seconds"], only["best"]) == (1, 1, False)
     assert result(QUICK, CHOSEN).to_json()["frontier"] is None
+
+
+async def test_a_disturbed_round_runs_again_and_does_not_count() -> None:
+    calm, hit = FakeArena(), FakeArena()
+    alone = replace(WORK, streams=1)
+    runs = 2 * len(streams_of_frontier(1))
+    hit.disturbances = [0.0, 0.0, 0.0, 0.4]
+    hit.factors = [1.0, 1.0, 1.0, 3.0]
+    expected = await measured(calm, work=alone)
+    found = await measured(hit, work=alone)
+    assert len(hit.asked) == len(calm.asked) + 2
+    assert found.points == expected.points
+    assert hit.asked[2:4] != hit.asked[4:6]  # fresh requests
+    assert len(calm.asked) == 3 * runs
+
+
+async def test_a_machine_that_is_always_disturbed_is_measured_as_it_is() -> None:
+    arena = FakeArena()
+    arena.disturbances = [0.1 * (1 + number % 7) for number in range(1000)]
+    found = await measured(arena)
+    assert all(point.rounds == 3 for point in found.points)

@@ -12,6 +12,7 @@ from moestro.errors import EngineError, GatewayError
 from moestro.load import SCENARIOS, RequestRecord
 from moestro.planning.settings import Settings
 from moestro.tune.depth import DEPTHS, DepthCurve, Step, streams_to_measure
+from moestro.tune.disturbance import Usual
 from moestro.tune.engine_arena import EngineArena
 from moestro.tune.workload import Work
 
@@ -32,27 +33,38 @@ async def measure_curve(
     clock: Callable[[], float] = time.monotonic,
 ) -> DepthCurve | None:
     """The curve for `settings` at every depth, as far as it can be had in so many seconds; None
-    where that is nothing. A depth that does not run is left out."""
+    where that is nothing. A depth that does not run is left out; what was disturbed runs once
+    more."""
     deadline = clock() + seconds
     found: dict[tuple[int, int], list[float]] = {}
     part = FIRST_PART
     broken: set[int] = set()
+    usual = Usual()
+    cells = [(depth, at) for depth in DEPTHS for at in streams_to_measure(settings.parallel)]
     for _ in range(ROUNDS):
-        for depth in DEPTHS:
+        left = list(cells)
+        again = set(cells)
+        while left:
+            depth, streams = cell = left.pop(0)
             at = replace(settings, mtp_depth=depth)
-            for streams in streams_to_measure(settings.parallel):
-                if depth in broken or clock() + arena.start_seconds(at) >= deadline:
-                    continue
-                part += 1
-                work = Work(SCENARIOS["chat"], streams, sessions_each=1)
-                try:
-                    result = await arena.run(
-                        at, work, part=part, output_share=ANSWER_SHARE, ignore_eos=True
-                    )
-                except (EngineError, GatewayError):
-                    broken.add(depth)
-                    continue
-                found.setdefault((depth, streams), []).extend(seconds_per_step(result.records))
+            if depth in broken or clock() + arena.start_seconds(at) >= deadline:
+                continue
+            part += 1
+            work = Work(SCENARIOS["chat"], streams, sessions_each=1)
+            try:
+                result, disturbance = await arena.run(
+                    at, work, part=part, output_share=ANSWER_SHARE, ignore_eos=True
+                )
+            except (EngineError, GatewayError):
+                broken.add(depth)
+                continue
+            disturbed = usual.exceeded(disturbance)
+            usual.learn(disturbance)
+            if disturbed and cell in again:
+                again.remove(cell)
+                left.insert(0, cell)
+            else:
+                found.setdefault(cell, []).extend(seconds_per_step(result.records))
     steps = {cell: _step(values) for cell, values in found.items() if values}
     return DepthCurve(steps) if steps else None
 

@@ -186,8 +186,9 @@ class EngineArena:
         part: int,
         output_share: float = 1.0,
         ignore_eos: bool = False,
-    ) -> LoadResult:
-        """Another workload with these settings: for curves over streams.
+    ) -> tuple[LoadResult, float]:
+        """Another workload with these settings: for curves over streams. And the part of the
+        processors' time that others took from it.
 
         Raises:
             EngineError: they do not run, or no longer.
@@ -196,19 +197,21 @@ class EngineArena:
         live = await self._up(settings)
         sessions = work.sessions(part, 1.0, self._characters)
         result: LoadResult | GatewayError
+        before = usage(self._pids(live))
         try:
             result = await self._run(
                 live, work, part, sessions, output_share=output_share, ignore_eos=ignore_eos
             )
         except GatewayError as error:
             result = error
+        disturbance = taken(before, usage(self._pids(live)))
         live.last_used = time.monotonic()
         ended = await self._ended(settings, live, result)
         if ended is not None:
             raise EngineError(ended.sentence)
         if isinstance(result, GatewayError):
             raise result
-        return result
+        return result, disturbance
 
     async def _run(
         self,

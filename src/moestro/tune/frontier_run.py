@@ -14,6 +14,7 @@ from moestro.load.result import LoadResult
 from moestro.load.scenario import Session, Turn
 from moestro.load.summary import percentile
 from moestro.planning.settings import Settings
+from moestro.tune.disturbance import Usual
 from moestro.tune.frontier import Frontier, FrontierPoint, LeftOut, Tolerance, marked
 from moestro.tune.rivals import Rival
 from moestro.tune.statistics import Noise, Pair
@@ -41,7 +42,9 @@ class Arena(Protocol):
 
     async def release(self, settings: Settings) -> None: ...
 
-    async def run(self, settings: Settings, work: Work, *, part: int) -> LoadResult: ...
+    async def run(self, settings: Settings, work: Work, *, part: int) -> tuple[LoadResult, float]:
+        """What came of it, and the part of the processors' time that others took meanwhile."""
+        ...
 
 
 def streams_of_frontier(own: int) -> tuple[int, ...]:
@@ -65,9 +68,10 @@ async def measure_frontier(
     """Runs `rivals` (the most wanted first) beside each other for each number of users, in rounds:
     all of them the same requests, in an order that is turned round from one round to the next.
 
-    Only rounds that ended count, and none is begun that would not end in time. Who fails is taken
-    out as a whole, and it is said. `noise` is the relative scatter of one measurement, as far as it
-    is known. `tell` hears of what goes on.
+    Only rounds that ended count, and none is begun that would not end in time. A round in which
+    others took more of the processors than usual runs again, a few times at most. Who fails is
+    taken out as a whole, and it is said. `noise` is the relative scatter of one measurement, as far
+    as it is known. `tell` hears of what goes on.
     """
     return await _Run(arena, rivals, work, budget_seconds, tell, clock).run(noise)
 
@@ -81,6 +85,10 @@ class _Figures:
     ttft: float
     time_per_token: float
     latency: float
+
+
+class _Out(Exception):
+    """A rival can't go on; the sentence that says why."""
 
 
 class _Run:
@@ -106,6 +114,10 @@ class _Run:
         self.left_out: list[LeftOut] = []
         self.parts = FIRST_PART
         self.rounds = 0
+        self.usual = Usual()
+        self.again = ROUNDS
+        """Disturbed rounds that may still be run once more."""
+
         self.one_at_a_time = False
         """Engines end as others start, so a visit has to be worth its start: it then takes all
         numbers of users."""
@@ -121,7 +133,10 @@ class _Run:
             while waiting:
                 group = waiting if self.one_at_a_time else waiting[:1]
                 waiting = waiting[len(group) :]
-                await self._round(self._affordable(group))
+                group = self._affordable(group)
+                while await self._round(group) and self.again > 0:
+                    self.again -= 1
+                    group = self._affordable(group)
         for streams in sorted(self.streams):
             if self.rivals and not any(at == streams for _, at in self.found):
                 self.left_out.append(LeftOut(_users(streams), NO_TIME))
@@ -176,12 +191,13 @@ class _Run:
 
     # Rounds
 
-    async def _round(self, group: Sequence[int]) -> None:
+    async def _round(self, group: Sequence[int]) -> bool:
         """Every rival with each number of users in `group`; nothing of it counts unless all ends
-        in time."""
+        in time. Whether it was disturbed: then it counts only where it can't be run again."""
         found: dict[tuple[Rival, int], _Figures] = {}
         parts = {at: self.parts + place for place, at in enumerate(group)}
         self.parts += len(group)
+        most = 0.0
         for rival in list(self.rivals) if self.rounds % 2 == 0 else self.rivals[::-1]:
             for at in group:
                 starting = self.arena.start_seconds(rival.settings)
@@ -189,30 +205,40 @@ class _Run:
                     self.one_at_a_time = True
                 began = self.clock()
                 if began + starting + self._seconds(rival, at) >= self.deadline:
-                    return
+                    return False
                 self.tell(f"{rival.label}, {_users(at)}")
-                figures = await self._figures(rival, at, parts[at])
-                if isinstance(figures, str):
-                    await self._out(rival, at, figures)
+                try:
+                    figures, disturbance = await self._figures(rival, at, parts[at])
+                except _Out as out:
+                    await self._out(rival, at, str(out))
                     break
+                most = max(most, disturbance)
                 self.took[rival, at] = max(self.clock() - began - starting, 0.0)
                 found[rival, at] = figures
+        disturbed = self.usual.exceeded(most)
+        self.usual.learn(most)
+        if disturbed and self.again > 0:
+            return True
         for (rival, at), figures in found.items():
             if rival in self.rivals:
                 self.found.setdefault((rival, at), []).append(figures)
         self.rounds += bool(group)
+        return disturbed
 
-    async def _figures(self, rival: Rival, streams: int, part: int) -> _Figures | str:
-        """What a run showed, or the sentence with which it failed."""
+    async def _figures(self, rival: Rival, streams: int, part: int) -> tuple[_Figures, float]:
+        """What a run showed, and how disturbed it was."""
         work = replace(self.work, streams=streams)
         try:
-            result = await self.arena.run(rival.settings, work, part=part)
+            result, disturbance = await self.arena.run(rival.settings, work, part=part)
         except (EngineError, GatewayError) as error:
-            return error.sentence
+            raise _Out(error.sentence) from error
         failed = next((one.error for one in result.records if one.error is not None), None)
         if failed is not None:
-            return failed
-        return _figures_of(result, work) or "No answer had a second token to time."
+            raise _Out(failed)
+        figures = _figures_of(result, work)
+        if figures is None:
+            raise _Out("No answer had a second token to time.")
+        return figures, disturbance
 
     async def _out(self, rival: Rival, streams: int, sentence: str) -> None:
         said = LeftOut(rival.label, f"with {_users(streams)}: {sentence}")
