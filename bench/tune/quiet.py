@@ -24,6 +24,8 @@ LIMIT = 0.04
 PROBE_SECONDS = 1.0
 QUIET_PROBES = 3
 PATIENCE_SECONDS = 900.0
+MOST_THROWN_AWAY = 3
+"""Times as many rounds as were asked for."""
 
 Side = Callable[[int], Awaitable[Sample | Failure]]
 """Measures one of those that are compared on the part of the workload with this number."""
@@ -72,7 +74,7 @@ class Turns:
 
 async def in_turns(sides: Sequence[Side], rounds: int, first_part: int) -> Turns:
     """Every side once a round, the order turned round each time. A round that was disturbed runs
-    again on fresh requests once it is quiet, at most as often as there are rounds."""
+    again on fresh requests once it is quiet, a few times as often as there are rounds at most."""
     found = Turns()
     while len(found.rounds) < rounds:
         number = len(found.rounds) + found.thrown_away
@@ -85,7 +87,7 @@ async def in_turns(sides: Sequence[Side], rounds: int, first_part: int) -> Turns
                 return found
             seen[side] = sample
         disturbed = max(one.disturbance for one in seen.values()) > LIMIT
-        if disturbed and found.thrown_away < rounds:
+        if disturbed and found.thrown_away < MOST_THROWN_AWAY * rounds:
             found.thrown_away += 1
             await asyncio.to_thread(wait)
         else:
