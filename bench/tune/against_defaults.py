@@ -9,9 +9,9 @@ For each model and scenario `tune` runs with a budget. Then what it chose and a 
 requests in turns, `--pairs` times, the order swapped each time, each turn `--seconds` long at
 least: pairs that neither the search nor its confirmation has seen. Both have the machine to
 themselves while they are measured; a pair in which somebody else took part of the processors is
-run again once it is quiet (`bench.tune.quiet`), within limits, and so is a search that lost much of the processors. The ratio is of the objective
-(`moestro.tune.workload`), with a 95 % interval. Written after every row; rows that are there are
-kept, `--again` measures them anew.
+run again once it is quiet (`bench.tune.quiet`), within limits, and so is a search that lost much of
+them. The ratio is of the objective (`moestro.tune.workload`), with a 95 % interval. Written after
+every row; rows that are there are kept, `--again` measures them anew.
 """
 
 from __future__ import annotations
