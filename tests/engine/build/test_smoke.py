@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,36 @@ from moestro.engine.build.smoke import instruction_sets_in, try_engine
 from moestro.engine.build.smoke_model import write_smoke_model
 from moestro.errors import EngineStartFailed
 from moestro.model import LocalFile, read_model
+from tests.engine.build.test_compile import assert_ended
 from tests.engine.build.workshop import FakeTools
 
+PYTHON = sys.executable  # before the fixtures put another one there
 
-def test_a_sound_engine_says_what_it_was_compiled_for(tools: FakeTools) -> None:
+
+def test_a_sound_engine_says_what_it_was_compiled_for(
+    tools: FakeTools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     assert try_engine(tools.server, "llama.cpp") == ("AVX", "AVX2")
+    assert not list(here.iterdir())  # what it wrote beside itself is gone
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels tell no child")
+def test_it_does_not_outlive_who_tries_it(
+    tools: FakeTools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "pid"
+    monkeypatch.setenv("FAKE_SERVER_HOW", "hangs")
+    monkeypatch.setenv("FAKE_SERVER_PID", str(told))
+    code = "import sys; from pathlib import Path; from moestro.engine.build.smoke import *\n"
+    code += "try_engine(Path(sys.argv[1]), 'llama.cpp')"
+    with subprocess.Popen([PYTHON, "-c", code, str(tools.server)]) as trying:
+        while not (told.exists() and told.read_text().endswith("\n")):
+            time.sleep(0.02)
+        trying.kill()
+    assert_ended(int(told.read_text()))
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,11 @@ how = os.environ.get("FAKE_SERVER_HOW", "")
 if "--version" in sys.argv:
     sys.exit(1 if how == "no-version" else 0)
 words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+open("stray.log", "w").close()  # ik_llama.cpp writes such a file where it is started
+if how == "hangs":
+    with open(os.environ["FAKE_SERVER_PID"], "w") as file:
+        file.write(f"{{os.getpid()}}\\n")
+    signal.pause()
 if how == "crash-loading":
     print("loading", flush=True)
     os.kill(os.getpid(), signal.SIGSEGV)

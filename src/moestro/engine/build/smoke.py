@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from moestro.engine.build.smoke_model import write_smoke_model
-from moestro.engine.llama_server.guard import server_environment
+from moestro.engine.llama_server.guard import bound_to, server_environment
 from moestro.engine.registry import Family
 from moestro.errors import EngineStartFailed
 from moestro.words import shown
@@ -44,7 +44,7 @@ def try_engine(program: Path, family: Family, *, gpu: bool = False) -> tuple[str
         log = Path(name) / "log"
         port = _free_port()
         command = [
-            str(program), "-m", str(model), "--host", "127.0.0.1", "--port", str(port),
+            str(program.absolute()), "-m", str(model), "--host", "127.0.0.1", "--port", str(port),
             "-c", "256", "-np", "1", "-t", "2", "-ngl", "99" if gpu else "0",
             *_TALK[family],
         ]  # fmt: skip
@@ -55,6 +55,8 @@ def try_engine(program: Path, family: Family, *, gpu: bool = False) -> tuple[str
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=server_environment(os.environ),
+                cwd=name,  # what it writes beside itself goes with the folder
+                preexec_fn=bound_to(os.getpid()),
             )
             try:
                 _answer(process, port, log)

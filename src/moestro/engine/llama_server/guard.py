@@ -79,21 +79,22 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
         stdout=sys.stderr,
         stderr=sys.stderr,
         env=server_environment(os.environ),
-        preexec_fn=_bound_to(os.getpid()),
+        preexec_fn=bound_to(os.getpid()),
     )
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return server
 
 
-def _bound_to(guard: int) -> Callable[[], None]:
-    """What the server's process does before it becomes the server."""
+def bound_to(owner: int) -> Callable[[], None]:
+    """What a server's process does before it becomes the server: on Linux it then ends with the
+    process `owner` (with its thread that called), however that ends."""
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
     def before() -> None:
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != guard:  # it died before that was arranged
+            if os.getppid() != owner:  # it died before that was arranged
                 os._exit(0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
