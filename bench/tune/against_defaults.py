@@ -9,9 +9,9 @@ For each model and scenario `tune` runs with a budget. Then what it chose and a 
 requests in turns, `--pairs` times, the order swapped each time, each turn `--seconds` long at
 least: pairs that neither the search nor its confirmation has seen. Both have the machine to
 themselves while they are measured; a pair in which somebody else took part of the processors is
-run again once it is quiet (`bench.tune.quiet`), within limits, and so is a search that lost much of
-them. The ratio is of the objective (`moestro.tune.workload`), with a 95 % interval. Written after
-every row; rows that are there are kept, `--again` measures them anew.
+run again once it is quiet (`bench.tune.quiet`), within limits. The ratio is of the objective
+(`moestro.tune.workload`), with a 95 % interval. Written after every row; rows that are there are
+kept unless they are `disturbed`, `--again` measures all of them anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import asyncio
 import fcntl
 import json
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,10 +58,6 @@ FIRST_PART = 1_000_000
 """Far from the parts that the search counts up from 0."""
 
 WARM_PARTS = 10
-MOST_STOLEN = 0.2
-"""Of the processors' time while a search ran; one that had less left is run again."""
-
-SEARCHES = 2
 
 
 async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> dict[str, Any]:
@@ -93,7 +88,8 @@ async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> di
     if turns.failure is not None:
         who = ("tuned", "defaults")[turns.failed or 0]
         return {"failed": f"{who}: {turns.failure.sentence}", "outcome": turns.failure.outcome}
-    return {**_judged(found, turns.of(0), turns.of(1)), "thrown_away": turns.thrown_away}
+    judged = _judged(found, turns.of(0), turns.of(1))
+    return {**judged, "thrown_away": turns.thrown_away, "disturbed": turns.disturbed}
 
 
 async def measured(arena: EngineArena, settings: Settings, part: int) -> Sample | Failure:
@@ -171,17 +167,12 @@ def alone(lock: Path | None) -> Iterator[None]:
 def searched(
     model: str, work: Work, wishes: Wishes, budget: float, acceptance: tuple[float, ...] = ()
 ) -> tuple[Tuned, float]:
-    """The search that was disturbed least: the first on a quiet machine, of a few at most. And the
-    part of the processors' time that others took from it."""
-    tries: list[tuple[float, Tuned]] = []
-    while len(tries) < SEARCHES and (not tries or tries[-1][0] > MOST_STOLEN):
-        wait()
-        stolen = Stolen()
-        found = tuned(model, work, wishes, budget, lambda _: None, synthetic_acceptance=acceptance)
-        tries.append((stolen(), found))
-        print(f"searched {model}, {tries[-1][0]:.0%} of the processors stolen", file=sys.stderr)
-    least, found = min(tries, key=lambda one: one[0])
-    return found, least
+    """A search that begins on a quiet machine, and the part of the processors' time that others
+    took from it."""
+    wait()
+    stolen = Stolen()
+    found = tuned(model, work, wishes, budget, lambda _: None, synthetic_acceptance=acceptance)
+    return found, stolen()
 
 
 def row(model: str, scenario: str, program: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -253,8 +244,8 @@ def main() -> None:
     rows = kept.get("rows", [])
     for scenario in options.scenario:
         for model in options.model:
-            place = [(one["model"], one["scenario"]) for one in rows]
-            if (model, scenario) in place and not options.again:
+            before = [one for one in rows if (one["model"], one["scenario"]) == (model, scenario)]
+            if before and not before[0].get("disturbed") and not options.again:
                 continue
             with alone(options.lock):
                 new = row(model, scenario, program, options)

@@ -23,8 +23,8 @@ LIMIT = 0.04
 
 PROBE_SECONDS = 1.0
 QUIET_PROBES = 3
-PATIENCE_SECONDS = 900.0
-MOST_THROWN_AWAY = 3
+PATIENCE_SECONDS = 120.0
+MOST_THROWN_AWAY = 2
 """Times as many rounds as were asked for."""
 
 Side = Callable[[int], Awaitable[Sample | Failure]]
@@ -61,10 +61,12 @@ def wait(patience_seconds: float = PATIENCE_SECONDS) -> float:
 
 @dataclass(slots=True)
 class Turns:
-    """`rounds[i][j]` is what side j got in round i. `failed` is the side that could not go on."""
+    """`rounds[i][j]` is what side j got in round i. `disturbed` of them count although they were, as
+    too many were thrown away. `failed` is the side that could not go on."""
 
     rounds: list[list[Sample]] = field(default_factory=list)
     thrown_away: int = 0
+    disturbed: int = 0
     failed: int | None = None
     failure: Failure | None = None
 
@@ -91,6 +93,7 @@ async def in_turns(sides: Sequence[Side], rounds: int, first_part: int) -> Turns
             found.thrown_away += 1
             await asyncio.to_thread(wait)
         else:
+            found.disturbed += disturbed
             found.rounds.append([seen[side] for side in range(len(sides))])
     return found
 

@@ -58,6 +58,19 @@ def test_near_the_best_in_a_fraction_of_a_sweep(machine: dict[str, Any], least: 
     assert near >= least
 
 
+@pytest.mark.parametrize(
+    ("seed", "machine"), [(31, {"noise": 0.03, "spikes": 0.03}), (41, {"noise": 0.1})]
+)
+def test_what_fresh_pairs_speak_against_does_not_stay_for_want_of_time(
+    seed: int, machine: dict[str, Any]
+) -> None:
+    world = World(effects(seed), seed, **machine)
+    result = search(world, world_space(world.effects, *REDUCED))
+    assert world.truth(result.settings) >= world.truth(START)
+    open_ones = [one for one in result.trials if "no time was left to see" in one.sentence]
+    assert [one.outcome for one in open_ones] == ["no-difference"]
+
+
 def test_a_machine_of_loud_noise_is_not_made_slower() -> None:
     for seed in range(6):
         world = World(effects(seed), seed, noise=0.1, spikes=0.05)

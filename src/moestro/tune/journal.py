@@ -187,6 +187,14 @@ class Journal:
         self._to_start.pop(candidate.settings, None)
         self.stays = f"{candidate.label} failed when run afresh: {failure.sentence}"
 
+    def left_open(self, candidate: Candidate) -> None:
+        """Fresh pairs speak against what was chosen, and no time is left for more of them."""
+        row = self._row(candidate)
+        row.outcome = "no-difference"
+        row.sentence = f"{candidate.label}: no time was left to see whether it is better afresh"
+        self._to_start.pop(candidate.settings, None)
+        self.stays = self.stays or f"{row.sentence}: they stay"
+
     # What is known
 
     @property

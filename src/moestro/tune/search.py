@@ -127,6 +127,8 @@ class _Search:
         self.rival_seen = False
         self.start_ended = False
         self.out_of_budget = False
+        self.fresh: list[Pair] = []
+        """Of the confirmation that runs or ran last."""
 
     async def run(self) -> None:
         self.journal.began(self.start, self.objective, self.space.excluded)
@@ -385,11 +387,13 @@ class _Search:
     # The confirmation
 
     async def _confirm(self) -> None:
-        """Fresh pairs of the winner and the start, which nothing was chosen by."""
+        """Fresh pairs of the winner and the start, which nothing was chosen by. Where no time is
+        left for them the winner stays, unless fresh pairs spoke against it, or against the one that
+        it stands in for."""
         self.meter.reserve_seconds = 0.0
         if self.journal.start_fails is not None:
             return
-        for _ in range(1 + RETREATS):
+        for retreats in range(1 + RETREATS):
             if self.incumbent is self.start:
                 return
             said = f"{self.incumbent.label}: once more beside {self.start.label}, on fresh requests"
@@ -400,6 +404,9 @@ class _Search:
                 self._retreat()
                 continue
             if ratio is None or (ratio.doubtful and ratio.low(BETTER) > 1):
+                if retreats or any(pair.log < 0 for pair in self.fresh):
+                    self.journal.left_open(self.incumbent)
+                    break
                 return  # too little was left: the result says that it is not confirmed
             if ratio.low(BETTER) > 1:
                 self.journal.confirm(self.incumbent, ratio)
@@ -415,7 +422,7 @@ class _Search:
             self.incumbent = self.journal.retreated() or self.start
 
     async def _pairs_with_start(self) -> Ratio | Failure | None:
-        pairs: list[Pair] = []
+        self.fresh = pairs = []
         noise: Noise = self.journal.noise
         found: Ratio | None = None
         again = self.confirm_least
