@@ -61,8 +61,8 @@ def wait(patience_seconds: float = PATIENCE_SECONDS) -> float:
 
 @dataclass(slots=True)
 class Turns:
-    """`rounds[i][j]` is what side j got in round i. `disturbed` of them count although they were, as
-    too many were thrown away. `failed` is the side that could not go on."""
+    """`rounds[i][j]` is what side j got in round i. `disturbed` of them count although others took
+    too much: too many were thrown away. `failed` is the side that could not go on."""
 
     rounds: list[list[Sample]] = field(default_factory=list)
     thrown_away: int = 0
