@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from moestro.tune.arena import Failure, Sample
 from moestro.tune.disturbance import taken, usage
+from moestro.tune.engine_arena import SETTLE_SECONDS
 
 LIMIT = 0.04
 """Of the processors' time, taken by others, in a round that counts."""
@@ -83,6 +84,7 @@ async def in_turns(sides: Sequence[Side], rounds: int, first_part: int) -> Turns
         order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
         seen: dict[int, Sample] = {}
         for side in order:
+            await asyncio.sleep(SETTLE_SECONDS)
             sample = await sides[side](first_part + number)
             if isinstance(sample, Failure):
                 found.failed, found.failure = side, sample

@@ -23,11 +23,6 @@ FAILED_START = 3
 _DEFAULTS = {
     # A failed assertion would start a debugger for a backtrace: seconds, and another process.
     "GGML_NO_BACKTRACE": "1",
-    # The engine's threads meet at a barrier after every operation, and OpenMP lets the early ones
-    # spin there, for long. Where another such program wants the same cores, the spinning keeps the
-    # late thread from running: two engines on 2 cores took 700 ms a token each instead of 15 alone.
-    # A short spin, then sleep: 100 ms a token together, 15 alone (docs/concepts/engine.md).
-    "GOMP_SPINCOUNT": "1000",
     # Huge pages for what is allocated in one piece, as weights are that were repacked or read: each
     # token walks through all of them, and small pages need more entries than a processor keeps.
     # 7 % of a chat's tokens for ik_llama.cpp, 3 % for llama.cpp; 2 to 4 % more memory on models of
@@ -35,15 +30,30 @@ _DEFAULTS = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
+SPIN = "3000000"
+"""How often a thread looks whether the others have come before it sleeps (`GOMP_SPINCOUNT`), about
+a tenth of a second. The engine's threads meet at a barrier after every operation, hundreds of times
+a token. Where other guests of the host want the processors, a thread that slept is late by
+milliseconds each time: with 1000, chats had a quarter of these tokens (`bench.tune.spin`,
+docs/concepts/engine.md). An engine that nobody asks does not spin."""
+
+SHORT_SPIN = "1000"
+"""For an engine that computes while another one does: where two spin on the same cores, each keeps
+the other's threads from arriving."""
+
 
 def child_command(module: str, *arguments: str) -> list[str]:
     """Runs a module of this room with this interpreter, not shadowed by files in the cwd."""
     return [sys.executable, "-P", "-m", f"moestro.engine.{module}", *arguments]
 
 
-def child_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment wins over every default here."""
-    return {**_DEFAULTS, **inherited}
+def child_environment(
+    inherited: Mapping[str, str], *, beside_another: bool = False
+) -> dict[str, str]:
+    """The user's environment wins over every default here. `beside_another`: another engine
+    computes at the same time."""
+    spin = SHORT_SPIN if beside_another else SPIN
+    return {**_DEFAULTS, "GOMP_SPINCOUNT": spin, **inherited}
 
 
 def request_to_json(request: EngineRequest) -> dict[str, Any]:

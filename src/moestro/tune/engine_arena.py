@@ -44,6 +44,9 @@ WARM_UP_SHARE = 0.1
 MOST_ALIVE = 4
 """Engines at once: they idle while another is measured, but each has a process and a context."""
 
+SETTLE_SECONDS = 0.2
+"""From one engine to the next: threads of the first one spin on for a moment (`child.SPIN`)."""
+
 
 @dataclass(slots=True)
 class _Live:
@@ -79,6 +82,7 @@ class EngineArena:
         self._live: dict[Settings, _Live] = {}
         self._start_seconds: dict[Settings, float] = {}
         self._characters_per_token: float | None = None
+        self._asked: _Live | None = None
         self._usual_seconds: float | None = None
         self._most_seconds = REQUEST_SECONDS
 
@@ -124,6 +128,7 @@ class EngineArena:
         sessions = self.work.sessions(part, share, self._characters)
         length = self.work.length(share)
         result: LoadResult | GatewayError
+        await self._settle(live)
         before = usage(self._pids(live))
         try:
             result = await self._run(live, self.work, part, sessions, length=length)
@@ -197,6 +202,7 @@ class EngineArena:
         live = await self._up(settings)
         sessions = work.sessions(part, 1.0, self._characters)
         result: LoadResult | GatewayError
+        await self._settle(live)
         before = usage(self._pids(live))
         try:
             result = await self._run(
@@ -236,6 +242,13 @@ class EngineArena:
             ignore_eos=ignore_eos,
         )
         return await generate(live.target, load, characters_per_token=self._characters * length)
+
+    async def _settle(self, live: _Live) -> None:
+        """Returns when the engine that was asked last is quiet."""
+        last, self._asked = self._asked, live
+        if last is not None and last is not live:
+            left = last.last_used + SETTLE_SECONDS - time.monotonic()
+            await asyncio.sleep(max(left, 0.0))
 
     def _patience(self, length: float) -> float:
         """Seconds. A request that takes many times as long as others do is not worth its end."""

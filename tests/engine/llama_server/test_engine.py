@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from moestro.engine import Engine, EngineRequest, EngineState
+from moestro.engine.child import SPIN
 from moestro.engine.llama_server.engine import LlamaServerEngine
 from moestro.engine.llama_server.guard import server_environment
 from moestro.engine.llama_server.probe import probe
@@ -93,7 +94,7 @@ async def test_a_life(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     environment = said["environment"]
     assert not {"LLAMA_ARG_CTX_SIZE", "LLAMA_API_KEY"} & set(environment)
     assert environment["GGML_NO_BACKTRACE"] == "1"
-    assert environment["GOMP_SPINCOUNT"] == "1000"
+    assert environment["GOMP_SPINCOUNT"] == SPIN
 
     guard = guard_of(pid)
     await engine.stop()

@@ -147,7 +147,7 @@ class Capture(Closing):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                env=child_environment(os.environ),
+                env=child_environment(os.environ, beside_another=True),
                 pass_fds=(self._arena_file,),
                 start_new_session=True,  # Ctrl-C is for the owner, who then ends the child
             )
