@@ -1,6 +1,6 @@
 """How long an engine's threads should wait for each other awake: `GOMP_SPINCOUNT`.
 
-    python -m bench.tune.spin [--engine llama.cpp-b11549 …] [--model NAME …] [--together]
+    python -m bench.tune.spin [--engine ID …] [--model NAME …] [--together]
 
 A server with two threads answers one chat request, then is ended: one server after the other, with
 each count in turn, the order turned round each time, so that no idle one spins beside the one that
@@ -33,12 +33,13 @@ RESULTS = Path(__file__).parent / "results" / "spin.json"
 COUNTS = ("1000", "100000", "none", "3000000", "10000000")
 PROMPT = "Tell a story about " + "a cat and a dog, " * 24
 ANSWER_TOKENS = 48
+WARM_UP_TOKENS = 4
 
 
-async def answer(server: DefaultServer, number: int) -> dict[str, Any]:
+async def answer(server: DefaultServer, number: int, tokens: int) -> dict[str, Any]:
     body = {
         "prompt": f"{number}. {PROMPT}",
-        "n_predict": ANSWER_TOKENS,
+        "n_predict": tokens,
         "ignore_eos": True,
         "temperature": 0,
         "cache_prompt": False,
@@ -62,9 +63,9 @@ async def measured(program: Path, model: Path, count: str, servers: int, number:
     run = [DefaultServer(program, request) for _ in range(servers)]
     try:
         await asyncio.gather(*(one.start() for one in run))
-        await asyncio.gather(*(answer(one, -1) for one in run))
+        await asyncio.gather(*(answer(one, -1, WARM_UP_TOKENS) for one in run))
         stolen = Stolen()
-        found = await asyncio.gather(*(answer(one, number) for one in run))
+        found = await asyncio.gather(*(answer(one, number, ANSWER_TOKENS) for one in run))
         return {
             "write": min(one["predicted_per_second"] for one in found),
             "read": min(one["prompt_per_second"] for one in found),
@@ -76,8 +77,7 @@ async def measured(program: Path, model: Path, count: str, servers: int, number:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    engines = ["llama.cpp-b11549", "ik_llama.cpp-0.1.5"]
-    parser.add_argument("--engine", nargs="*", default=engines)
+    parser.add_argument("--engine", nargs="*", default=["llama.cpp-b11549"])
     parser.add_argument("--model", nargs="*", default=["qwen3moe-0.7b-Q4_K_M"])
     parser.add_argument("--count", nargs="*", default=list(COUNTS))
     parser.add_argument("--rounds", type=int, default=6)
