@@ -1,9 +1,9 @@
 """What others took of the processors while something was measured.
 
 Threads that compute together meet after every operation, so whoever takes one of the processors
-holds up all of them: where 19 % of the time was taken, answers took 1.7 times as long, with 27 % 2.6
-times, of an engine whose threads soon slept while they waited (docs/lab-log.md). The kernel counts
-that time, so nobody has to guess from the figures which of them were disturbed.
+holds up all of them: where 19 % of the time was taken, answers took 1.7 times as long, with 27 %
+2.6 times, of an engine whose threads soon slept while they waited (docs/lab-log.md). The kernel
+counts that time, so nobody has to guess from the figures which of them were disturbed.
 """
 
 from __future__ import annotations
