@@ -1,4 +1,4 @@
-"""Nothing that tests measure or observe is kept in the user's own folder."""
+"""What holds for all tests."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from moestro.engine.child import SHORT_SPIN
+
 
 @pytest.fixture(scope="session", autouse=True)
-def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that tests measure or observe is kept in the user's own folder, and engines that they
+    start compute beside those of another process of the same suite."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOESTRO_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("GOMP_SPINCOUNT", SHORT_SPIN)
         yield

@@ -74,6 +74,7 @@ def guard_of(server: int) -> int:
 
 
 async def test_a_life(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "7")
     monkeypatch.setenv("LLAMA_API_KEY", "open sesame")
     engine = make()
