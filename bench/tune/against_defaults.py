@@ -24,7 +24,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
@@ -32,7 +31,7 @@ from typing import Any
 from bench.planner.machine import describe
 from bench.tune.defaults import DefaultServer
 from bench.tune.models import LARGER, model_path
-from bench.tune.quiet import Stolen, in_turns, wait
+from bench.tune.quiet import WARM_PARTS, Stolen, in_turns, side, wait
 from moestro.cli.tuning import Tuned, tuned
 from moestro.engine import Engine
 from moestro.engine.protocol import EngineRequest
@@ -41,9 +40,8 @@ from moestro.load.scenarios import SCENARIOS
 from moestro.model import ModelSpec, Role
 from moestro.planning import Wishes
 from moestro.planning.placement import place
-from moestro.planning.settings import Settings
 from moestro.planning.traffic import read_bytes
-from moestro.tune.arena import Failure, Sample
+from moestro.tune.arena import Sample
 from moestro.tune.engine_arena import EngineArena
 from moestro.tune.statistics import Noise, Pair, estimate
 from moestro.tune.workload import MOST_SESSIONS, Work
@@ -56,8 +54,6 @@ PROMPT_HEAVY = ("long-prompt", "agent")
 
 FIRST_PART = 1_000_000
 """Far from the parts that the search counts up from 0."""
-
-WARM_PARTS = 10
 
 
 async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> dict[str, Any]:
@@ -77,7 +73,7 @@ async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> di
         EngineArena(request, work, make=plain, **common) as plain_arena,
     ):
         arenas = (tuned_arena, plain_arena)
-        sides = [partial(measured, arena, plan.settings) for arena in arenas]
+        sides = [side(arena, plan.settings) for arena in arenas]
         turns = await in_turns(sides, 1, FIRST_PART)  # it also says how long a session takes
         if turns.failure is None:
             asked = len(work.sessions(FIRST_PART, 1.0, 4.0)[0].turns)
@@ -90,10 +86,6 @@ async def compare(found: Tuned, program: Path, pairs: int, seconds: float) -> di
         return {"failed": f"{who}: {turns.failure.sentence}", "outcome": turns.failure.outcome}
     judged = _judged(found, turns.of(0), turns.of(1))
     return {**judged, "thrown_away": turns.thrown_away, "disturbed": turns.disturbed}
-
-
-async def measured(arena: EngineArena, settings: Settings, part: int) -> Sample | Failure:
-    return await arena.measure(settings, part=part, share=1.0)
 
 
 def _judged(found: Tuned, ours: list[Sample], theirs: list[Sample]) -> dict[str, Any]:
@@ -212,8 +204,14 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     ratios = {(one["model"], one["scenario"]): one["ratio"]["expected"] for one in ran}
     larger = [ratio for (model, _), ratio in ratios.items() if model != "demo"]
     heavy = [r for (m, s), r in ratios.items() if m != "demo" and s in PROMPT_HEAVY]
+    scenarios = {
+        name: geometric_mean(r for (m, s), r in ratios.items() if s == name and m != "demo")
+        for name in SCENARIO_NAMES
+        if any(s == name and m != "demo" for m, s in ratios)
+    }
     return {
         "rows": len(ran),
+        "geometric_mean_by_scenario": scenarios,
         "geometric_mean_larger": geometric_mean(larger) if larger else None,
         "geometric_mean_prompt_heavy": geometric_mean(heavy) if heavy else None,
         "least": min(ratios.values(), default=None),

@@ -19,15 +19,14 @@ import argparse
 import asyncio
 import json
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.planner.machine import describe
-from bench.tune.against_defaults import WARM_PARTS, alone, measured, searched
+from bench.tune.against_defaults import alone, searched
 from bench.tune.models import model_path
-from bench.tune.quiet import in_turns
+from bench.tune.quiet import side, warmed_turns
 from moestro.cli.tuning import Tuned
 from moestro.engine.protocol import EngineRequest
 from moestro.load import SCENARIOS, Scenario, random_scenario
@@ -95,14 +94,13 @@ async def sweep(found: Tuned, case: Case, rounds: int) -> dict[str, Any]:
         memory_bytes=plan.hardware.memory.available_bytes,
         most_alive=len(DEPTHS),
     ) as arena:
-        sides = [partial(measured, arena, replace(base, mtp_depth=depth)) for depth in DEPTHS]
-        turns = await in_turns(sides, 1, FIRST_PART)  # it warms all of them up
-        if turns.failure is None:
-            turns = await in_turns(sides, rounds, FIRST_PART + WARM_PARTS)
+        sides = [side(arena, replace(base, mtp_depth=depth)) for depth in DEPTHS]
+        turns = await warmed_turns(sides, rounds, FIRST_PART)
     if turns.failure is not None:
         return {"failed": f"depth {DEPTHS[turns.failed or 0]}: {turns.failure.sentence}"}
-    speeds = {depth: [one.value for one in turns.of(depth)] for depth in DEPTHS}
-    accepted = {depth: turns.of(depth)[-1].figures.get("acceptance", 0.0) for depth in DEPTHS}
+    samples = {depth: turns.of(place) for place, depth in enumerate(DEPTHS)}
+    speeds = {depth: [one.value for one in seen] for depth, seen in samples.items()}
+    accepted = {depth: s[-1].figures.get("acceptance", 0.0) for depth, s in samples.items()}
     best = [max(speeds[depth][number] for depth in DEPTHS) for number in range(rounds)]
     plain = speeds[0]
     ratios = {
@@ -116,6 +114,7 @@ async def sweep(found: Tuned, case: Case, rounds: int) -> dict[str, Any]:
         "scatter": median(max(v) / min(v) - 1 for v in speeds.values()),
         "best_of_round": best,
         "thrown_away": turns.thrown_away,
+        "disturbed": turns.disturbed,
     }
 
 

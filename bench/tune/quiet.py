@@ -15,9 +15,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Sample
 from moestro.tune.disturbance import taken, usage
-from moestro.tune.engine_arena import SETTLE_SECONDS
+from moestro.tune.engine_arena import SETTLE_SECONDS, EngineArena
 
 LIMIT = 0.04
 """Of the processors' time, taken by others, in a round that counts."""
@@ -27,6 +28,9 @@ QUIET_PROBES = 3
 PATIENCE_SECONDS = 120.0
 MOST_THROWN_AWAY = 2
 """Times as many rounds as were asked for."""
+
+WARM_PARTS = 10
+"""Room for the parts of a round that warms up, with those that are thrown away."""
 
 Side = Callable[[int], Awaitable[Sample | Failure]]
 """Measures one of those that are compared on the part of the workload with this number."""
@@ -83,21 +87,34 @@ async def in_turns(sides: Sequence[Side], rounds: int, first_part: int) -> Turns
         number = len(found.rounds) + found.thrown_away
         order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
         seen: dict[int, Sample] = {}
-        for side in order:
-            await asyncio.sleep(SETTLE_SECONDS)
-            sample = await sides[side](first_part + number)
+        for place in order:
+            await asyncio.sleep(SETTLE_SECONDS)  # sides may be of arenas that don't know each other
+            sample = await sides[place](first_part + number)
             if isinstance(sample, Failure):
-                found.failed, found.failure = side, sample
+                found.failed, found.failure = place, sample
                 return found
-            seen[side] = sample
+            seen[place] = sample
         disturbed = max(one.disturbance for one in seen.values()) > LIMIT
         if disturbed and found.thrown_away < MOST_THROWN_AWAY * rounds:
             found.thrown_away += 1
             await asyncio.to_thread(wait)
         else:
             found.disturbed += disturbed
-            found.rounds.append([seen[side] for side in range(len(sides))])
+            found.rounds.append([seen[place] for place in range(len(sides))])
     return found
+
+
+async def warmed_turns(sides: Sequence[Side], rounds: int, first_part: int) -> Turns:
+    """`in_turns`, after a round that warms all of them up."""
+    turns = await in_turns(sides, 1, first_part)
+    if turns.failure is not None:
+        return turns
+    return await in_turns(sides, rounds, first_part + WARM_PARTS)
+
+
+def side(arena: EngineArena, settings: Settings) -> Side:
+    """These settings, on whole parts of the arena's workload."""
+    return lambda part: arena.measure(settings, part=part, share=1.0)
 
 
 class Stolen:

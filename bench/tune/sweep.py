@@ -17,15 +17,14 @@ import itertools
 import json
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.planner.machine import describe
-from bench.tune.against_defaults import WARM_PARTS, alone, measured, searched
+from bench.tune.against_defaults import alone, searched
 from bench.tune.models import model_path
-from bench.tune.quiet import Stolen, in_turns, wait
+from bench.tune.quiet import Stolen, side, wait, warmed_turns
 from moestro.engine.protocol import EngineRequest
 from moestro.engine.registry import REPACK, EngineInfo, engines
 from moestro.load import random_scenario
@@ -94,10 +93,8 @@ async def finals(path: Path, work: Work, rivals: list[Settings], rounds: int) ->
     async with EngineArena(
         request, work, needs_bytes=lambda _: 0, memory_bytes=MEMORY_BYTES, most_alive=len(rivals)
     ) as arena:
-        sides = [partial(measured, arena, rival) for rival in rivals]
-        turns = await in_turns(sides, 1, FINAL_PART)
-        if turns.failure is None:
-            turns = await in_turns(sides, rounds, FINAL_PART + WARM_PARTS)
+        sides = [side(arena, rival) for rival in rivals]
+        turns = await warmed_turns(sides, rounds, FINAL_PART)
     if turns.failure is not None:
         raise RuntimeError(turns.failure.sentence)
     return [[one.value for one in turns.of(place)] for place in range(len(rivals))]
