@@ -58,9 +58,7 @@ async def measure_curve(
             except (EngineError, GatewayError):
                 broken.add(depth)
                 continue
-            disturbed = usual.exceeded(disturbance)
-            usual.learn(disturbance)
-            if disturbed and cell in again:
+            if usual.judge(disturbance) and cell in again:
                 again.remove(cell)
                 left.insert(0, cell)
             else:

@@ -64,6 +64,12 @@ class Usual:
     def exceeded(self, disturbance: float) -> bool:
         return disturbance > LIMIT + (median(self._seen) if self._seen else 0.0)
 
+    def judge(self, disturbance: float) -> bool:
+        """Whether it exceeds what was usual so far; it is learned then."""
+        exceeded = self.exceeded(disturbance)
+        self.learn(disturbance)
+        return exceeded
+
 
 def _seconds(pid: int) -> float:
     try:

@@ -215,8 +215,7 @@ class _Run:
                 most = max(most, disturbance)
                 self.took[rival, at] = max(self.clock() - began - starting, 0.0)
                 found[rival, at] = figures
-        disturbed = self.usual.exceeded(most)
-        self.usual.learn(most)
+        disturbed = self.usual.judge(most)
         if disturbed and self.again > 0:
             return True
         for (rival, at), figures in found.items():
