@@ -46,12 +46,14 @@ class Rules:
 class Verdict:
     """`ratio` is the winner's to the base; both None where the base stays. `near` are those that
     may be a little better than the base. `ratios` are those of all others, the base among them, to
-    whoever leads in the end. `unfinished`: the budget ended it."""
+    whoever leads in the end. `unpaid`: somebody could not take part, for want of time to start;
+    `unfinished`: the budget ended it."""
 
     winner: Candidate | None
     ratio: Ratio | None
     near: tuple[tuple[Candidate, Ratio], ...]
     ratios: tuple[tuple[Candidate, Ratio], ...]
+    unpaid: bool
     unfinished: bool
 
 
@@ -85,6 +87,7 @@ class Race:
         self._rounds: list[tuple[float, dict[Candidate, float]]] = []
         self._forward = True
         self._again = 0
+        self._unpaid = False
         self._over: list[Candidate] = []
         """Out of the race, with engines that may end."""
 
@@ -135,7 +138,12 @@ class Race:
         order = [one for one in self._everyone if one in self._alive]
         for candidate in order if self._forward else reversed(order):
             for number, row, seen in zip(numbers, values, samples, strict=True):
-                found = await self._meter.sample(candidate, number, share)
+                try:
+                    found = await self._meter.sample(candidate, number, share)
+                except OutOfBudget:
+                    if not self._can_do_without(candidate):
+                        raise
+                    break
                 if isinstance(found, Failure):
                     await self._failed(candidate, found)
                     break
@@ -147,6 +155,15 @@ class Race:
             for row, seen in zip(values, samples, strict=True)
             if self._meter.disturbed(seen)
         )
+
+    def _can_do_without(self, candidate: Candidate) -> bool:
+        """Whether the race goes on without a challenger whose first try cannot be paid: starting
+        its engine may cost more than all that the others still need."""
+        if candidate is self._base or any(candidate in row for _, row in self._rounds):
+            return False
+        self._alive.remove(candidate)
+        self._unpaid = True
+        return len(self._alive) > 1
 
     def _thrown_away(self, row: dict[Candidate, float]) -> bool:
         if self._again <= 0:
@@ -262,7 +279,7 @@ class Race:
             if one is not self._leader and (ratio := self.compare(one, self._leader)) is not None
         ]
         self._keep()
-        return Verdict(winner, gain, tuple(near), tuple(ratios), unfinished)
+        return Verdict(winner, gain, tuple(near), tuple(ratios), self._unpaid, unfinished)
 
     def _against_leader(self) -> list[tuple[Candidate, Ratio]]:
         return [

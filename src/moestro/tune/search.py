@@ -46,6 +46,12 @@ HOPELESSLY_BEHIND = 1.5
 slots, were ever seen to bring."""
 
 CONFIRM_MOST = 12
+AMPLE = 0.1
+"""Of the budget, for confirmations that need more than the least."""
+
+HOPELESS_PAIRS = 6
+"""Fresh pairs after which a winner that looks worse makes room for an earlier one."""
+
 RETREATS = 2
 """How often an incumbent that failed its confirmation is followed by an earlier one, half of the
 way back: what was found first had the larger effect, and later ones may have been chance."""
@@ -171,15 +177,15 @@ class _Search:
 
     def _reserve(self) -> None:
         """For the confirmation: both engines started, the least full pairs; half of it all at most.
-        Engines that run now may have ended by then."""
+        Engines that run now may have ended by then. Where pairs are cheap there is room for as many
+        as a noisy machine needs, of those that follow a refuted one too."""
         mine, start = self.incumbent.settings, self.start.settings
-        one = MARGIN * sum(
-            self.confirm_least * self.confirm_share * self.meter.full_seconds(settings)
-            + self.meter.starting_seconds(settings)
-            for settings in (mine, start)
-        )
+        starting = MARGIN * sum(map(self.meter.starting_seconds, (mine, start)))
+        pair = MARGIN * self.confirm_share * sum(map(self.meter.full_seconds, (mine, start)))
         searching = self.meter.budget_seconds - self.meter.held_back_seconds
-        self.meter.reserve_seconds = min(one, searching / 2)
+        least = min(starting + self.confirm_least * pair, searching / 2)
+        ample = (1 + RETREATS) * (starting + CONFIRM_MOST * pair)
+        self.meter.reserve_seconds = max(least, min(ample, searching * AMPLE))
 
     # The axes
 
@@ -320,6 +326,7 @@ class _Search:
                 await self.meter.release(before)
         for candidate, ratio in verdict.ratios:
             self.beliefs.learn(candidate, self.incumbent.settings, ratio)
+        self.out_of_budget |= verdict.unpaid
         if verdict.unfinished:
             raise OutOfBudget
         return verdict
@@ -393,6 +400,7 @@ class _Search:
         self.meter.reserve_seconds = 0.0
         if self.journal.start_fails is not None:
             return
+        promoted = self._promote()
         for retreats in range(1 + RETREATS):
             if self.incumbent is self.start:
                 return
@@ -404,7 +412,7 @@ class _Search:
                 self._retreat()
                 continue
             if ratio is None or (ratio.doubtful and ratio.low(BETTER) > 1):
-                if retreats or any(pair.log < 0 for pair in self.fresh):
+                if promoted or retreats or any(pair.log < 0 for pair in self.fresh):
                     self.journal.left_open(self.incumbent)
                     break
                 return  # too little was left: the result says that it is not confirmed
@@ -416,6 +424,21 @@ class _Search:
         while self.journal.retreated() is not None:
             pass
         self.incumbent = self.start
+
+    def _promote(self) -> bool:
+        """Where the budget ended before anything was sure, what promises most is put to the test:
+        fresh pairs are as good a proof as a race. Whether there is such a one."""
+        if self.incumbent is not self.start or not self.out_of_budget:
+            return False
+        promising = [
+            (ratio.log - ratio.error, candidate, ratio)
+            for candidate, before, ratio in self.near.values()
+            if before is self.start and not self.journal.failed_with(candidate.settings)
+        ]
+        if promising:
+            _, candidate, ratio = max(promising, key=lambda one: one[0])
+            self._adopt(candidate, self.start, ratio)
+        return bool(promising)
 
     def _retreat(self) -> None:
         for _ in range((len(self.journal.path) + 1) // 2):
@@ -454,10 +477,11 @@ class _Search:
 
 
 def _enough(ratio: Ratio) -> bool:
-    """A clear loss, or a gain known to a quarter of itself or to 3 %."""
+    """A clear loss, one that some pairs leave no hope for, or a gain known to a quarter of itself
+    or to 3 %."""
     if ratio.doubtful:
         return False
-    if ratio.high(0.9) < 1:
+    if ratio.high(0.9) < 1 or (ratio.log < 0 and ratio.pairs >= HOPELESS_PAIRS):
         return True
     half = (ratio.high(0.975) - ratio.low(0.975)) / 2
     return ratio.low(0.9) > 1 and half <= max(0.03, (ratio.expected - 1) / 4)
