@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from moestro.errors import MoestroError
 from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Sample
-from moestro.tune.candidate import Space
+from moestro.tune.candidate import Candidate, Space
 from moestro.tune.journal import Event, Journal
 from moestro.tune.result import TuneResult
+from moestro.tune.search import START as START_LABEL
 from moestro.tune.search import tune
 from tests.tune.world import START, Effects, World, everything, sweep_seconds, world_space
 
@@ -254,6 +256,92 @@ def test_the_budget_holds_within_one_sample(budget: float) -> None:
         assert result.spent_seconds == pytest.approx(world.now)
         if not result.complete:
             assert result.stopped == "the budget is spent"
+
+
+@dataclass
+class Dear(World):
+    """An engine without repacking takes longer to start than any budget here."""
+
+    def start_seconds(self, settings: Settings) -> float:
+        return super().start_seconds(settings) if settings.repack else 500.0
+
+
+def twice_as_fast() -> Effects:
+    """The other engine, with repacking."""
+    none = dict.fromkeys(effects(1).engine, (0.0, 0.0))
+    return effects(1, engine={**none, ("other", True): (math.log(2), math.log(2))})
+
+
+FAST = Candidate("the fast one", replace(START, engine="other"), "engine")
+DEAR = Candidate("the dear one", replace(START, engine="other", repack=False), "engine")
+
+
+@pytest.mark.parametrize("order", [(FAST, DEAR), (DEAR, FAST)])
+def test_a_start_that_is_too_dear_is_nobody_elses_end(order: tuple[Candidate, ...]) -> None:
+    world = Dear(twice_as_fast(), 1, noise=0.02, start_seconds_=8.0)
+    space = Space(START, order, ())
+    result = search(world, space, 80.0)
+    assert result.settings == FAST.settings
+    assert result.confirmed
+    assert not result.complete
+    outcomes = {one.label: one.outcome for one in result.trials}
+    assert outcomes == {START_LABEL: "start", FAST.label: "chosen", DEAR.label: "not-reached"}
+    assert not any(settings == DEAR.settings for settings, _, _ in world.calls)
+
+
+@pytest.mark.parametrize("order", [(FAST,), (DEAR, FAST)])
+def test_a_budget_for_little_more_than_one_comparison_is_not_left_over(
+    order: tuple[Candidate, ...],
+) -> None:
+    world = Dear(twice_as_fast(), 1, noise=0.02, start_seconds_=8.0)
+    result = search(world, Space(START, order, ()), 46.0)
+    assert result.settings == FAST.settings
+    assert result.gain is not None
+    assert result.gain.low > 1
+    assert result.spent_seconds <= 46.0
+
+
+def test_what_one_pair_promises_is_put_to_the_test_when_time_ends_the_search() -> None:
+    class Slow(World):
+        """Whoever ran once with the fast engine finds the clock advanced."""
+
+        async def measure(self, settings: Settings, *, part: int, share: float) -> Sample | Failure:
+            found = await super().measure(settings, part=part, share=share)
+            if settings == FAST.settings and sum(s == settings for s, _, _ in self.calls) == 1:
+                self.now += 95.0
+            return found
+
+    world = Slow(twice_as_fast(), 1, noise=0.02, start_seconds_=8.0)
+    journal = Journal()
+    result = search(world, Space(START, (FAST,), ()), 170.0, journal=journal)
+    assert result.settings == FAST.settings
+    assert result.confirmed
+    assert not result.complete
+    (fast,) = (one for one in result.trials if one.label == FAST.label)
+    assert fast.outcome == "chosen"
+    assert fast.ratio is not None
+    assert fast.ratio.low > 1.5
+
+
+def test_what_one_pair_promised_by_chance_does_not_stay() -> None:
+    class Lucky(World):
+        async def measure(self, settings: Settings, *, part: int, share: float) -> Sample | Failure:
+            found = await super().measure(settings, part=part, share=share)
+            first = settings == FAST.settings and (
+                sum(s == settings for s, _, _ in self.calls) == 1
+            )
+            if first:
+                self.now += 95.0
+                assert isinstance(found, Sample)
+                found = replace(found, value=3 * found.value)
+            return found
+
+    none = dict.fromkeys(effects(1).engine, (0.0, 0.0))
+    world = Lucky(effects(1, engine=none), 1, noise=0.02, start_seconds_=8.0)
+    result = search(world, Space(START, (FAST,), ()), 170.0)
+    assert result.settings == START
+    (fast,) = (one for one in result.trials if one.label == FAST.label)
+    assert fast.outcome in ("lost", "no-difference")
 
 
 def test_what_the_space_excludes_never_runs() -> None:

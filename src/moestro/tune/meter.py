@@ -76,13 +76,17 @@ class Meter:
         arena says of settings that nobody has."""
         return self.arena.start_seconds(replace(settings, context=settings.context + 1))
 
+    def cost(self, settings: Settings, share: float) -> float:
+        """Seconds that such a sample takes, the start of an engine included where none runs."""
+        return self.arena.start_seconds(settings) + share * self.full_seconds(settings)
+
     async def sample(
         self, candidate: Candidate, part: int, share: float, *, forced: bool = False
     ) -> Sample | Failure:
         """Raises OutOfBudget before it starts what cannot be paid, unless it is `forced`."""
         settings = candidate.settings
         starting = self.arena.start_seconds(settings)
-        if not forced and starting + share * self.full_seconds(settings) > self.left_seconds:
+        if not forced and self.cost(settings, share) > self.left_seconds:
             raise OutOfBudget
         if settings in self._ran and starting > 0:
             self.one_at_a_time = True

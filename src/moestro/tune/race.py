@@ -46,14 +46,14 @@ class Rules:
 class Verdict:
     """`ratio` is the winner's to the base; both None where the base stays. `near` are those that
     may be a little better than the base. `ratios` are those of all others, the base among them, to
-    whoever leads in the end. `unpaid`: somebody could not take part, for want of time to start;
+    whoever leads in the end. `unpaid` could not take part, for want of time to start them;
     `unfinished`: the budget ended it."""
 
     winner: Candidate | None
     ratio: Ratio | None
     near: tuple[tuple[Candidate, Ratio], ...]
     ratios: tuple[tuple[Candidate, Ratio], ...]
-    unpaid: bool
+    unpaid: tuple[Candidate, ...]
     unfinished: bool
 
 
@@ -87,7 +87,7 @@ class Race:
         self._rounds: list[tuple[float, dict[Candidate, float]]] = []
         self._forward = True
         self._again = 0
-        self._unpaid = False
+        self._unpaid: list[Candidate] = []
         self._over: list[Candidate] = []
         """Out of the race, with engines that may end."""
 
@@ -96,6 +96,7 @@ class Race:
         for challenger in self._everyone[1:]:
             self._journal.waiting(challenger)
         unfinished = False
+        self._leave_out_the_dear()
         try:
             for number, rung in enumerate(self._rules.rungs):
                 await self._climb(rung)
@@ -138,12 +139,7 @@ class Race:
         order = [one for one in self._everyone if one in self._alive]
         for candidate in order if self._forward else reversed(order):
             for number, row, seen in zip(numbers, values, samples, strict=True):
-                try:
-                    found = await self._meter.sample(candidate, number, share)
-                except OutOfBudget:
-                    if not self._can_do_without(candidate):
-                        raise
-                    break
+                found = await self._meter.sample(candidate, number, share)
                 if isinstance(found, Failure):
                     await self._failed(candidate, found)
                     break
@@ -156,14 +152,18 @@ class Race:
             if self._meter.disturbed(seen)
         )
 
-    def _can_do_without(self, candidate: Candidate) -> bool:
-        """Whether the race goes on without a challenger whose first try cannot be paid: starting
-        its engine may cost more than all that the others still need."""
-        if candidate is self._base or any(candidate in row for _, row in self._rounds):
-            return False
-        self._alive.remove(candidate)
-        self._unpaid = True
-        return len(self._alive) > 1
+    def _leave_out_the_dear(self) -> None:
+        """Before the first round: those whose first try cannot be paid do not take part. Starting
+        one engine may cost more than all that the others still need."""
+        share = self._rules.rungs[0].share
+        left = self._meter.left_seconds
+        for candidate in self._everyone:
+            cost = self._meter.cost(candidate.settings, share)
+            if candidate is not self._base and cost > left:
+                self._alive.remove(candidate)
+                self._unpaid.append(candidate)
+            else:
+                left -= cost
 
     def _thrown_away(self, row: dict[Candidate, float]) -> bool:
         if self._again <= 0:
@@ -279,7 +279,7 @@ class Race:
             if one is not self._leader and (ratio := self.compare(one, self._leader)) is not None
         ]
         self._keep()
-        return Verdict(winner, gain, tuple(near), tuple(ratios), self._unpaid, unfinished)
+        return Verdict(winner, gain, tuple(near), tuple(ratios), tuple(self._unpaid), unfinished)
 
     def _against_leader(self) -> list[tuple[Candidate, Ratio]]:
         return [

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from moestro.errors import MoestroError
 from moestro.planning.settings import Settings
@@ -133,6 +134,9 @@ class _Search:
         self.rival_seen = False
         self.start_ended = False
         self.out_of_budget = False
+        self.unpaid: set[Settings] = set()
+        """Those that there was no time to start."""
+
         self.fresh: list[Pair] = []
         """Of the confirmation that runs or ran last."""
 
@@ -202,8 +206,27 @@ class _Search:
                     await self._look(axis)
             await self._combination()
             await self._closer()
+            self.out_of_budget = bool(self.unpaid)
         except OutOfBudget:
             self.out_of_budget = True
+        if self.out_of_budget and self.incumbent is self.start and not self.near:
+            await self._last_chance()
+
+    async def _last_chance(self) -> None:
+        """Nothing speaks for anybody yet, so there is nothing to confirm: what was kept for that
+        goes into one race with the first of the opening that it pays for."""
+        self.meter.reserve_seconds = 0.0
+        waiting = (
+            one
+            for one in self.space.opening
+            if self.meter.cost(one.settings, SHORT) < self.meter.left_seconds
+            and not self._speaks_against(one)
+        )
+        rules = replace(self.rules, rungs=(Rung(SHORT, 2), Rung(SHORT, 2)))
+        try:
+            await self._race(list(islice(waiting, 1)), rules)
+        except OutOfBudget:
+            return
 
     async def _engines(self) -> None:
         """One arm of each engine first; those that crashed get a second chance; then the other
@@ -326,7 +349,7 @@ class _Search:
                 await self.meter.release(before)
         for candidate, ratio in verdict.ratios:
             self.beliefs.learn(candidate, self.incumbent.settings, ratio)
-        self.out_of_budget |= verdict.unpaid
+        self.unpaid.update(one.settings for one in verdict.unpaid)
         if verdict.unfinished:
             raise OutOfBudget
         return verdict
@@ -367,6 +390,7 @@ class _Search:
                 for option in options
                 if option.promise >= least
                 and not self.journal.failed_with(option.candidate.settings)
+                and option.candidate.settings not in self.unpaid
                 and not self._speaks_against(option.candidate, again=True)
             ][: self.rules.most_at_once]
             if not options:
@@ -397,10 +421,10 @@ class _Search:
         """Fresh pairs of the winner and the start, which nothing was chosen by. Where no time is
         left for them the winner stays, unless fresh pairs spoke against it, or against the one that
         it stands in for."""
-        self.meter.reserve_seconds = 0.0
         if self.journal.start_fails is not None:
             return
         promoted = self._promote()
+        self.meter.reserve_seconds = 0.0
         for retreats in range(1 + RETREATS):
             if self.incumbent is self.start:
                 return
