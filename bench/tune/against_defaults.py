@@ -177,6 +177,7 @@ def row(model: str, scenario: str, program: Path, options: argparse.Namespace) -
     return {
         "model": model,
         "scenario": scenario,
+        "machine": describe(),
         "streams": work.streams,
         "engine": result.settings.engine,
         "settings": result.settings.to_json(),
@@ -249,7 +250,7 @@ def main() -> None:
                 new = row(model, scenario, program, options)
             rows = [one for one in rows if (one["model"], one["scenario"]) != (model, scenario)]
             rows.append(new)
-            found = {"machine": describe(), "summary": summary(rows), "rows": rows}
+            found = {"summary": summary(rows), "rows": rows}
             options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             said = new.get("ratio", new)
             print(f"{model:24} {scenario:12} {new['engine']:22} {said}", flush=True)

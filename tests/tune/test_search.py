@@ -268,10 +268,10 @@ class Dear(World):
 
 def twice_as_fast() -> Effects:
     """The other engine, with repacking."""
-    none = dict.fromkeys(effects(1).engine, (0.0, 0.0))
-    return effects(1, engine={**none, ("other", True): (math.log(2), math.log(2))})
+    return effects(1, engine={**SAME, ("other", True): (math.log(2), math.log(2))})
 
 
+SAME = dict.fromkeys(effects(1).engine, (0.0, 0.0))
 FAST = Candidate("the fast one", replace(START, engine="other"), "engine")
 DEAR = Candidate("the dear one", replace(START, engine="other", repack=False), "engine")
 
@@ -299,6 +299,19 @@ def test_a_budget_for_little_more_than_one_comparison_is_not_left_over(
     assert result.gain is not None
     assert result.gain.low > 1
     assert result.spent_seconds <= 46.0
+
+
+@pytest.mark.parametrize("ahead", [1.0, 2.0])
+def test_a_twin_of_the_start_is_not_tried_once_the_start_is_far_behind(ahead: float) -> None:
+    log = math.log(ahead)
+    world = World(effects(1, engine={**SAME, ("other", True): (log, log)}), 1, noise=0.02)
+    twin = Candidate("the twin", replace(START, engine="embedded", repack=False), "engine")
+    space = Space(START, (twin, FAST), (), twins=frozenset({"embedded"}))
+    result = search(world, space, 400.0)
+    tried = any(settings == twin.settings for settings, _, _ in world.calls)
+    assert tried == (ahead == 1.0)
+    (row,) = (one for one in result.trials if one.label == twin.label)
+    assert ("the same code as embedded" in row.sentence) == (ahead == 2.0)
 
 
 def test_what_one_pair_promises_is_put_to_the_test_when_time_ends_the_search() -> None:
@@ -336,8 +349,7 @@ def test_what_one_pair_promised_by_chance_does_not_stay() -> None:
                 found = replace(found, value=3 * found.value)
             return found
 
-    none = dict.fromkeys(effects(1).engine, (0.0, 0.0))
-    world = Lucky(effects(1, engine=none), 1, noise=0.02, start_seconds_=8.0)
+    world = Lucky(effects(1, engine=SAME), 1, noise=0.02, start_seconds_=8.0)
     result = search(world, Space(START, (FAST,), ()), 170.0)
     assert result.settings == START
     (fast,) = (one for one in result.trials if one.label == FAST.label)

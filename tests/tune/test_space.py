@@ -70,6 +70,40 @@ def test_every_engine_with_and_without_repacking_and_the_defaults(
     assert not any(one.settings.unified for one in found.opening if one.settings.engine == OTHER.id)
 
 
+def test_one_slot_is_tried_where_several_cost_flash_attention(
+    models: dict[str, ModelSpec],
+) -> None:
+    found, start = made(models["Qwen3-30B-A3B"], streams=4)
+    arms = {one.label: one.settings for one in found.opening if one.settings.engine == OTHER.id}
+    one_slot = arms[f"{OTHER.id}, 1 slot"]
+    assert (one_slot.parallel, one_slot.flash_attention) == (1, start.flash_attention)
+    assert {one.flash_attention for one in arms.values() if one.parallel > 1} == {"off"}
+    fixed, _ = made(models["Qwen3-30B-A3B"], streams=4, fixed=frozenset({"parallel"}))
+    assert not any("1 slot" in one.label for one in fixed.opening)
+
+
+@pytest.mark.parametrize(
+    ("version", "sets", "twin"),
+    [
+        ("b7", ("AVX", "AVX2"), True),
+        ("b8", ("AVX", "AVX2"), False),
+        ("b7", ("AVX", "AVX2", "AVX-512"), False),
+        ("b7", (), False),
+    ],
+)
+def test_the_same_code_for_the_same_instructions_is_a_twin(
+    models: dict[str, ModelSpec], version: str, sets: tuple[str, ...], twin: bool
+) -> None:
+    ours = replace(OURS, version="2026.10.7", instruction_sets=("AVX", "AVX2") if sets else ())
+    built = replace(LLAMA, version=version, instruction_sets=sets)
+    found, _ = made(models["Qwen3-30B-A3B"], engines=(ours, OTHER, built))
+    assert found.twins == (frozenset({built.id}) if twin else frozenset())
+    on_a_gpu, _ = made(
+        models["Qwen3-30B-A3B"], engines=(ours, OTHER, replace(built, devices=("CUDA0",)))
+    )
+    assert not on_a_gpu.twins
+
+
 def test_engines_that_do_not_know_the_model_are_named(models: dict[str, ModelSpec]) -> None:
     strange = replace(OTHER, architectures=frozenset({"qwen2"}))
     found, _ = made(models["Qwen3-30B-A3B"], engines=(OURS, strange))

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineRow:
-    """One engine. `instruction_sets` is empty where nothing tells them; `seconds` and `size_bytes`
-    are known of those that were built here. `model` is the name of a model that was asked about,
-    `runs` whether the engine knows its architecture; None: only a try would tell."""
+    """One engine. `seconds` and `size_bytes` are known of those that were built here. `model` is
+    the name of a model that was asked about, `runs` whether the engine knows its architecture;
+    None: only a try would tell."""
 
     info: EngineInfo
-    instruction_sets: tuple[str, ...] = ()
     seconds: float | None = None
     size_bytes: int | None = None
     model: str | None = None
@@ -29,7 +28,6 @@ class EngineRow:
     def to_json(self) -> dict[str, Any]:
         said = {
             **self.info.to_json(),
-            "instruction_sets": list(self.instruction_sets),
             "build_seconds": self.seconds,
             "size_bytes": self.size_bytes,
         }
@@ -43,7 +41,7 @@ def engine_rows(model: str | None) -> tuple[list[EngineRow], list[Finding]]:
         MoestroError: the model cannot be read.
     """
     from moestro.engine.build.record import read_records
-    from moestro.engine.registry import engines
+    from moestro.engine.registry import asked, engines
 
     architecture = name = None
     if model is not None:
@@ -53,25 +51,17 @@ def engine_rows(model: str | None) -> tuple[list[EngineRow], list[Finding]]:
     rows, findings = [], list(damaged)
     for info in engines():
         record = built.get(info.id)
-        instruction_sets: tuple[str, ...] = ()
         seconds = size_bytes = None
         if record is not None:
-            instruction_sets, seconds = record.instruction_sets, record.seconds
-            size_bytes = record.program.stat().st_size
+            seconds, size_bytes = record.seconds, record.program.stat().st_size
         elif info.origin == "embedded":
             try:
-                instruction_sets = _embedded()
+                info = asked(info)
             except MoestroError as error:
                 findings.append(_unusable(error))
         runs = info.runs(architecture) if architecture is not None else None
-        rows.append(EngineRow(info, instruction_sets, seconds, size_bytes, name, runs))
+        rows.append(EngineRow(info, seconds, size_bytes, name, runs))
     return rows, findings
-
-
-def _embedded() -> tuple[str, ...]:
-    from moestro.engine.llama_cpp.facts import engine_facts
-
-    return engine_facts().instruction_sets
 
 
 def _model(model: str) -> tuple[str, str]:

@@ -94,7 +94,7 @@ def _lines(row: EngineRow) -> list[tuple[str, str]]:
     known = info.architectures
     lines = [
         ("program", str(info.program)) if info.program is not None else ("", ""),
-        ("compiled for", ", ".join(row.instruction_sets) or "unknown"),
+        ("compiled for", ", ".join(row.info.instruction_sets) or "unknown"),
         ("devices", ", ".join(info.devices)) if info.devices else ("", ""),
         ("features", ", ".join(sorted(info.features)) or "none"),
         ("architectures", "unknown" if known is None else f"{len(known)} known"),

@@ -7,6 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,9 +17,9 @@ from moestro.cli.launch import Prepared, model_here, refuse_failures
 from moestro.cli.planning import fitting_reference, planner_of, seen_by_engine, told
 from moestro.cli.recall import completed, explained, fixed_settings
 from moestro.cli.resolve import resolve
-from moestro.engine.registry import MTP, EngineInfo, engine_named, engines
+from moestro.engine.registry import MTP, EngineInfo, asked, engine_named, engines
 from moestro.engine.start import make_engine
-from moestro.errors import MoestroError, UsageError
+from moestro.errors import EngineError, MoestroError, UsageError
 from moestro.findings import Finding, Severity
 from moestro.hardware import Inventory, this_inventory
 from moestro.model import ModelSpec
@@ -232,7 +233,17 @@ def _candidates(start: Settings) -> tuple[EngineInfo, ...]:
     found = engines()
     if all(engine.id != start.engine for engine in found):
         found = (*found, engine_named(start.engine))
-    return found
+    return tuple(map(_asked, found))
+
+
+def _asked(engine: EngineInfo) -> EngineInfo:
+    """Which instructions the embedded engine was compiled for, it alone knows; without an answer
+    nothing is taken for its twin."""
+    if engine.origin != "embedded":
+        return engine
+    with suppress(EngineError):  # trying it will say why
+        return asked(engine)
+    return engine
 
 
 def _needs(forecast: Forecast) -> Callable[[Settings], int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,9 @@ class EngineInfo:
     """One engine. `id` is what settings call it: "embedded", the name of a built one, or the path
     of a `llama-server`. `program` is None for the embedded one. `flags` are what it was compiled
     with, as far as that is known. `architectures` are names as in a GGUF's `general.architecture`;
-    None where they are not known: then the engine itself has to be asked, with the model."""
+    None where they are not known: then the engine itself has to be asked, with the model.
+    `instruction_sets` are those that its processor code was compiled for, by the names of
+    `hardware.Cpu.instruction_sets`; empty where they are not known."""
 
     id: str
     family: Family
@@ -57,11 +59,29 @@ class EngineInfo:
     features: frozenset[str] = frozenset(FEATURES)
     architectures: frozenset[str] | None = None
     devices: tuple[str, ...] = field(default=())
+    instruction_sets: tuple[str, ...] = ()
 
     @property
     def planned(self) -> PlannedEngine:
         """What a plan keeps of it."""
         return PlannedEngine(self.id, self.family, self.version)
+
+    def same_code(self, other: EngineInfo) -> bool:
+        """Whether both are known to be one release, compiled for the same processors and no GPU."""
+        return (
+            (self.family, self._release) == (other.family, other._release)
+            and bool(self.instruction_sets)
+            and self.instruction_sets == other.instruction_sets
+            and not self.devices
+            and not other.devices
+        )
+
+    @property
+    def _release(self) -> str:
+        """llama.cpp's release 11549 is b11549; as a Python package it is 2026.10.11549."""
+        if self.family != "llama.cpp":
+            return self.version
+        return self.version.rpartition(".")[2].removeprefix("b")
 
     def runs(self, architecture: str) -> bool | None:
         """Whether it knows models of that architecture; None where only a try would tell."""
@@ -83,6 +103,7 @@ class EngineInfo:
             "features": sorted(self.features),
             "architectures": None if self.architectures is None else sorted(self.architectures),
             "devices": list(self.devices),
+            "instruction_sets": list(self.instruction_sets),
         }
 
 
@@ -118,6 +139,17 @@ def embedded() -> EngineInfo:
         origin="embedded",
         architectures=names.EMBEDDED,
     )
+
+
+def asked(info: EngineInfo) -> EngineInfo:
+    """The embedded engine with what only itself can tell: half a second.
+
+    Raises:
+        EngineError: it cannot be used.
+    """
+    from moestro.engine.llama_cpp.facts import engine_facts
+
+    return replace(info, instruction_sets=engine_facts().instruction_sets)
 
 
 def engines() -> tuple[EngineInfo, ...]:

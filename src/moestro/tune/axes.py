@@ -64,6 +64,15 @@ class Finder:
             found.append(Candidate(DEFAULTS, defaults, ENGINE))
         return tuple(found)
 
+    def twins(self) -> frozenset[str]:
+        """Engines that are the code of the start's."""
+        mine = self.engines.get(self.start.engine)
+        return frozenset(
+            one.id
+            for one in self.engines.values()
+            if mine is not None and one is not mine and one.same_code(mine)
+        )
+
     def gentler(self, crashed: Candidate) -> tuple[Candidate, ...]:
         """The same engine with less of what engines have been seen to crash on."""
         settings, found = crashed.settings, []
@@ -138,6 +147,10 @@ class Finder:
                 self._leave_out(ENGINE, f"it lacks {' and '.join(sorted(lost))}", name)
                 continue
             yield name, suited
+            if self._loses_attention(suited):
+                attention = self.start.flash_attention
+                whole = replace(suited, flash_attention=attention, parallel=1, unified=False)
+                yield f"{name}, 1 slot", whole
             if REPACK in engine.features and "repack" not in self.fixed:
                 other = "without" if suited.repack else "with"
                 yield f"{name}, {other} repacking", replace(suited, repack=not suited.repack)
@@ -173,6 +186,11 @@ class Finder:
         if self.streams == 1 and "parallel" not in self.fixed:
             return replace(found, parallel=1, unified=False)
         return replace(found, flash_attention="off")
+
+    def _loses_attention(self, suited: Settings) -> bool:
+        """Whether one slot, in which requests wait for each other, would have flash attention."""
+        lost = suited.flash_attention != self.start.flash_attention
+        return lost and suited.parallel > 1 and "parallel" not in self.fixed
 
     def _can(self, settings: Settings, feature: str) -> bool:
         engine = self.engines.get(settings.engine)

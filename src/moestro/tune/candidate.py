@@ -53,6 +53,7 @@ class Space:
     `gentler` are what may run where one of the opening crashed. `excluded` was left out for good.
     `why_not` is asked for each candidate when its turn comes; before that `fitted` makes room on
     the GPUs for one that needs more of it, if there is a way.
+    `twins` are engines that are the code of the start's, compiled for the same instructions.
     `prompt_share` is the forecast part of a request's time that reading takes; None if unknown.
     """
 
@@ -63,4 +64,5 @@ class Space:
     why_not: WhyNot = _nothing
     gentler: Gentler = _none
     fitted: Callable[[Settings], Settings] = _as_it_is
+    twins: frozenset[str] = frozenset()
     prompt_share: float | None = None

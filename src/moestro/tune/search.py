@@ -46,6 +46,9 @@ HOPELESSLY_BEHIND = 1.5
 """An engine that is this much slower is not looked at again: that is more than repacking, or fewer
 slots, were ever seen to bring."""
 
+TWIN_BEHIND = 1.1
+"""The same for an engine that is the code of another one, compiled for the same instructions."""
+
 CONFIRM_MOST = 12
 AMPLE = 0.1
 """Of the budget, for confirmations that need more than the least."""
@@ -230,10 +233,11 @@ class _Search:
 
     async def _engines(self) -> None:
         """One arm of each engine first; those that crashed get a second chance; then the other
-        arms, except of engines that are far behind."""
+        arms, except of engines that are far behind. What is the start's code again comes last."""
         firsts: dict[str, Candidate] = {}
+        mine = {self.start.settings.engine, *self.space.twins}
         for candidate in self.space.opening:
-            if candidate.settings.engine != self.start.settings.engine:
+            if candidate.settings.engine not in mine:
                 firsts.setdefault(candidate.settings.engine, candidate)
         for wave in (firsts.values(), self._others(firsts.values())):
             await self._race(wave)
@@ -243,13 +247,17 @@ class _Search:
     def _others(self, firsts: Iterable[Candidate]) -> Iterator[Candidate]:
         """Lazily: who is far behind is known after the first race."""
         ran = tuple(firsts)
-        for candidate in self.space.opening:
+        twins = self.space.twins
+        for candidate in sorted(self.space.opening, key=lambda one: one.settings.engine in twins):
             if candidate in ran:
                 continue
-            behind = self.beliefs.behind(candidate.settings.engine)
-            if behind is not None and behind > HOPELESSLY_BEHIND:
-                because = f"its engine is {behind:.1f}× slower or worse"
-                self.journal.left_out(candidate, because)
+            engine, most, said = candidate.settings.engine, HOPELESSLY_BEHIND, "its engine"
+            if engine in twins:
+                engine, most = self.start.settings.engine, TWIN_BEHIND
+                said = f"the same code as {engine}, which"
+            behind = self.beliefs.behind(engine)
+            if behind is not None and behind > most:
+                self.journal.left_out(candidate, f"{said} is {behind:.1f}× slower or worse")
             else:
                 yield candidate
 

@@ -42,6 +42,7 @@ def space(
         why_not=forecast.why_not,
         gentler=found.gentler,
         fitted=forecast.fitted if may_place else lambda settings: settings,
+        twins=found.twins(),
         prompt_share=forecast.prompt_share,
     )
 

@@ -70,6 +70,7 @@ class BuildRecord:
             features=self.features,
             architectures=self.architectures,
             devices=self.devices,
+            instruction_sets=self.instruction_sets,
         )
 
     def to_json(self) -> dict[str, Any]:
