@@ -155,6 +155,18 @@ def test_threads_and_ubatches_are_those_that_make_sense(models: dict[str, ModelS
     assert max(counts) <= 8
 
 
+def test_one_slot_for_several_users_is_a_question_for_processors(
+    models: dict[str, ModelSpec],
+) -> None:
+    def counts(machine: str) -> set[int]:
+        wishes = Wishes(parallel=4)
+        found, start = made(models["Qwen3-30B-A3B"], machine, wishes, streams=8)
+        return {value.at(start).parallel for value in named(found)["slots"].values}
+
+    assert 1 in counts(HOST)
+    assert 1 not in counts(CARD)
+
+
 def test_nobody_gets_fewer_slots_than_asked_for(models: dict[str, ModelSpec]) -> None:
     wishes = Wishes(parallel=4)
     found, start = made(

@@ -316,9 +316,12 @@ class Finder:
     # Streams
 
     def _slots(self) -> Axis:
-        """Slots and whether they share one cache. Nobody gets fewer slots than were asked for."""
+        """Slots and whether they share one cache. Nobody gets fewer slots than were asked for. One
+        is among them without a GPU: a processor that is busy with one stream may serve several one
+        after the other sooner than all at once."""
         now, streams = self.start.parallel, self.streams
-        counts = sorted({now, streams, max(streams // 2, 1)})
+        busy = streams > 1 and not self.planner.inventory.gpus
+        counts = sorted({now, streams, max(streams // 2, 1), *((1,) if busy else ())})
         values = [
             Value.of(
                 f"{_counted(count, 'slot')}{' sharing one cache' if unified else ''}",
@@ -330,13 +333,13 @@ class Finder:
             if not (unified and count == 1)  # one slot has the cache to itself either way
             or (self.start.parallel, self.start.unified) == (count, unified)
         ]
-        several = streams > 1
+        few, many = (0.05, 0.08) if streams > 1 else (0.015, 0.02)
         return Axis(
             "slots",
             tuple(values),
             after=frozenset({ENGINE, "mtp", "batch"}),
-            prompt_gain=0.05 if several else 0.015,
-            decode_gain=0.08 if several else 0.02,
+            prompt_gain=0.2 if busy else few,
+            decode_gain=0.2 if busy else many,
             applies=lambda settings: self._can(settings, UNIFIED),
         )
 
