@@ -11,7 +11,7 @@ import pytest
 from moestro.load import SCENARIOS, LoadResult, RequestRecord, Slo
 from moestro.load.prompt_file import from_file
 from moestro.load.scenario import Session
-from moestro.tune.workload import Work, costs
+from moestro.tune.workload import MOST_SESSIONS, Work, costs
 
 CHAT = SCENARIOS["chat"]
 
@@ -79,7 +79,7 @@ def test_parts_are_as_long_as_the_budget_bears() -> None:
     work = Work(CHAT, 1)
     assert work.sized(2.0, 300.0).sessions_each == 4
     assert work.sized(60.0, 300.0).sessions_each == 1
-    assert work.sized(0.0, 300.0).sessions_each == 12
+    assert work.sized(0.0, 300.0).sessions_each == MOST_SESSIONS
 
 
 def test_the_value_is_requests_of_full_length_per_second() -> None:

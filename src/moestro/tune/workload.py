@@ -15,7 +15,9 @@ from moestro.load.summary import Slo
 SESSIONS_A_USER = 4
 """In a whole part, unless they are long; so a quarter of a part still keeps every user busy."""
 
-MOST_SESSIONS = 12
+MOST_SESSIONS = 40
+"""A tiny model's part then still lasts long beside the 0.2 s between two engines."""
+
 LEAST_LENGTH = 0.25
 """A quarter of a conversation is still one; less would measure how requests begin."""
 
