@@ -15,6 +15,7 @@ import pytest
 from moestro.errors import MoestroError
 from moestro.planning.settings import Settings
 from moestro.tune.arena import Failure, Sample
+from moestro.tune.axis import Axis, Value
 from moestro.tune.candidate import Candidate, Space
 from moestro.tune.journal import Event, Journal
 from moestro.tune.result import TuneResult
@@ -312,6 +313,21 @@ def test_a_twin_of_the_start_is_not_tried_once_the_start_is_far_behind(ahead: fl
     assert tried == (ahead == 1.0)
     (row,) = (one for one in result.trials if one.label == twin.label)
     assert ("the same code as embedded" in row.sentence) == (ahead == 2.0)
+
+
+def test_an_engine_is_far_behind_also_where_the_slots_differ() -> None:
+    """ik_llama.cpp runs with one slot where the others have four."""
+    start = replace(START, parallel=4)
+    log = math.log(2.2)
+    world = World(effects(1, engine={**SAME, ("other", True): (log, log)}), 1, noise=0.02)
+    bare = Candidate("without repacking", replace(start, repack=False), "engine")
+    slots = Axis("slots", (Value.of("4 slots", parallel=4), Value.of("1 slot", parallel=1)))
+    space = Space(start, (bare, FAST), (slots,))
+    result = search(world, space, 400.0)
+    assert result.settings == FAST.settings
+    assert not any(settings == bare.settings for settings, _, _ in world.calls)
+    (row,) = (one for one in result.trials if one.label == bare.label)
+    assert "its engine is" in row.sentence
 
 
 def test_what_one_pair_promises_is_put_to_the_test_when_time_ends_the_search() -> None:

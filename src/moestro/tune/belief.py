@@ -58,6 +58,9 @@ class Beliefs:
         self._axes = {axis.name: axis for axis in space.axes}
         self._of_values: dict[Value, _Belief] = {}
         self._of_engines: dict[tuple[object, ...], _Belief] = {}
+        self._bounds: dict[Settings, float] = {}
+        """What the logarithm of the ratio to the incumbent was at most, within two errors."""
+
         self._of_both: dict[tuple[tuple[object, ...], Value], _Belief] = {}
 
     def learn(self, candidate: Candidate, incumbent: Settings, ratio: Ratio) -> None:
@@ -65,6 +68,7 @@ class Beliefs:
         what is learned of."""
         belief = _Belief(incumbent, ratio.log, math.inf if ratio.pairs < 1 else ratio.error)
         other = candidate.settings
+        self._bounds[other] = belief.log + 2 * belief.error
         moved = [axis for axis in self._space.axes if axis.place(other) != axis.place(incumbent)]
         if len(moved) > 1:  # room for something on a GPU is part of it, not a question of its own
             moved = [axis for axis in moved if axis.name != "cpu_expert_layers"]
@@ -92,15 +96,12 @@ class Beliefs:
         ]
         return max(near, key=lambda pair: pair[0])[1] if near else None
 
-    def behind(self, engine: str) -> float | None:
+    def behind(self, engine: str, incumbent: Settings) -> float | None:
         """By what factor that engine is slower at least, as sure as two errors make it, however it
-        was tried; None where it was not, or where it is the incumbent's."""
-        found = [
-            belief.log + 2 * belief.error
-            for (name, *_), belief in self._of_engines.items()
-            if name == engine
-        ]
-        return math.exp(-max(found)) if found else None
+        was tried (another number of slots with it, say); None where it was not, or where it is the
+        incumbent's."""
+        found = [bound for settings, bound in self._bounds.items() if settings.engine == engine]
+        return math.exp(-max(found)) if found and engine != incumbent.engine else None
 
     def _values(self, incumbent: Settings) -> Iterator[Option]:
         for axis in self._space.axes:

@@ -255,7 +255,7 @@ class _Search:
             if engine in twins:
                 engine, most = self.start.settings.engine, TWIN_BEHIND
                 said = f"the same code as {engine}, which"
-            behind = self.beliefs.behind(engine)
+            behind = self.beliefs.behind(engine, self.incumbent.settings)
             if behind is not None and behind > most:
                 self.journal.left_out(candidate, f"{said} is {behind:.1f}× slower or worse")
             else:
