@@ -102,6 +102,8 @@ def test_the_same_code_for_the_same_instructions_is_a_twin(
         models["Qwen3-30B-A3B"], engines=(ours, OTHER, replace(built, devices=("CUDA0",)))
     )
     assert not on_a_gpu.twins
+    beside_a_card, _ = made(models["Qwen3-30B-A3B"], CARD, engines=(ours, OTHER, built))
+    assert not beside_a_card.twins
 
 
 def test_engines_that_do_not_know_the_model_are_named(models: dict[str, ModelSpec]) -> None:

@@ -65,8 +65,8 @@ class Finder:
         return tuple(found)
 
     def twins(self) -> frozenset[str]:
-        """Engines that are the code of the start's."""
-        mine = self.engines.get(self.start.engine)
+        """Engines that are the code of the start's; beside a GPU that would not say enough."""
+        mine = None if self.planner.inventory.gpus else self.engines.get(self.start.engine)
         return frozenset(
             one.id
             for one in self.engines.values()
