@@ -267,9 +267,25 @@ class Dear(World):
         return super().start_seconds(settings) if settings.repack else 500.0
 
 
-def twice_as_fast() -> Effects:
-    """The other engine, with repacking."""
-    return effects(1, engine={**SAME, ("other", True): (math.log(2), math.log(2))})
+@dataclass
+class Hurried(World):
+    """The first run of the fast engine takes most of the time, and shows `luck` times its speed."""
+
+    luck: float = 1.0
+
+    async def measure(self, settings: Settings, *, part: int, share: float) -> Sample | Failure:
+        found = await super().measure(settings, part=part, share=share)
+        if settings == FAST.settings and sum(s == settings for s, _, _ in self.calls) == 1:
+            self.now += 95.0
+            assert isinstance(found, Sample)
+            return replace(found, value=self.luck * found.value)
+        return found
+
+
+def ahead_by(ratio: float) -> Effects:
+    """The other engine with repacking; nothing else of the engines differs."""
+    log = math.log(ratio)
+    return effects(1, engine={**SAME, ("other", True): (log, log)})
 
 
 SAME = dict.fromkeys(effects(1).engine, (0.0, 0.0))
@@ -279,7 +295,7 @@ DEAR = Candidate("the dear one", replace(START, engine="other", repack=False), "
 
 @pytest.mark.parametrize("order", [(FAST, DEAR), (DEAR, FAST)])
 def test_a_start_that_is_too_dear_is_nobody_elses_end(order: tuple[Candidate, ...]) -> None:
-    world = Dear(twice_as_fast(), 1, noise=0.02, start_seconds_=8.0)
+    world = Dear(ahead_by(2.0), 1, noise=0.02, start_seconds_=8.0)
     space = Space(START, order, ())
     result = search(world, space, 80.0)
     assert result.settings == FAST.settings
@@ -294,7 +310,7 @@ def test_a_start_that_is_too_dear_is_nobody_elses_end(order: tuple[Candidate, ..
 def test_a_budget_for_little_more_than_one_comparison_is_not_left_over(
     order: tuple[Candidate, ...],
 ) -> None:
-    world = Dear(twice_as_fast(), 1, noise=0.02, start_seconds_=8.0)
+    world = Dear(ahead_by(2.0), 1, noise=0.02, start_seconds_=8.0)
     result = search(world, Space(START, order, ()), 46.0)
     assert result.settings == FAST.settings
     assert result.gain is not None
@@ -304,8 +320,7 @@ def test_a_budget_for_little_more_than_one_comparison_is_not_left_over(
 
 @pytest.mark.parametrize("ahead", [1.0, 2.0])
 def test_a_twin_of_the_start_is_not_tried_once_the_start_is_far_behind(ahead: float) -> None:
-    log = math.log(ahead)
-    world = World(effects(1, engine={**SAME, ("other", True): (log, log)}), 1, noise=0.02)
+    world = World(ahead_by(ahead), 1, noise=0.02)
     twin = Candidate("the twin", replace(START, engine="embedded", repack=False), "engine")
     space = Space(START, (twin, FAST), (), twins=frozenset({"embedded"}))
     result = search(world, space, 400.0)
@@ -318,8 +333,7 @@ def test_a_twin_of_the_start_is_not_tried_once_the_start_is_far_behind(ahead: fl
 def test_an_engine_is_far_behind_also_where_the_slots_differ() -> None:
     """ik_llama.cpp runs with one slot where the others have four."""
     start = replace(START, parallel=4)
-    log = math.log(2.2)
-    world = World(effects(1, engine={**SAME, ("other", True): (log, log)}), 1, noise=0.02)
+    world = World(ahead_by(2.2), 1, noise=0.02)
     bare = Candidate("without repacking", replace(start, repack=False), "engine")
     slots = Axis("slots", (Value.of("4 slots", parallel=4), Value.of("1 slot", parallel=1)))
     space = Space(start, (bare, FAST), (slots,))
@@ -331,18 +345,8 @@ def test_an_engine_is_far_behind_also_where_the_slots_differ() -> None:
 
 
 def test_what_one_pair_promises_is_put_to_the_test_when_time_ends_the_search() -> None:
-    class Slow(World):
-        """Whoever ran once with the fast engine finds the clock advanced."""
-
-        async def measure(self, settings: Settings, *, part: int, share: float) -> Sample | Failure:
-            found = await super().measure(settings, part=part, share=share)
-            if settings == FAST.settings and sum(s == settings for s, _, _ in self.calls) == 1:
-                self.now += 95.0
-            return found
-
-    world = Slow(twice_as_fast(), 1, noise=0.02, start_seconds_=8.0)
-    journal = Journal()
-    result = search(world, Space(START, (FAST,), ()), 170.0, journal=journal)
+    world = Hurried(ahead_by(2.0), 1, noise=0.02, start_seconds_=8.0)
+    result = search(world, Space(START, (FAST,), ()), 170.0)
     assert result.settings == FAST.settings
     assert result.confirmed
     assert not result.complete
@@ -353,19 +357,7 @@ def test_what_one_pair_promises_is_put_to_the_test_when_time_ends_the_search() -
 
 
 def test_what_one_pair_promised_by_chance_does_not_stay() -> None:
-    class Lucky(World):
-        async def measure(self, settings: Settings, *, part: int, share: float) -> Sample | Failure:
-            found = await super().measure(settings, part=part, share=share)
-            first = settings == FAST.settings and (
-                sum(s == settings for s, _, _ in self.calls) == 1
-            )
-            if first:
-                self.now += 95.0
-                assert isinstance(found, Sample)
-                found = replace(found, value=3 * found.value)
-            return found
-
-    world = Lucky(effects(1, engine=SAME), 1, noise=0.02, start_seconds_=8.0)
+    world = Hurried(ahead_by(1.0), 1, noise=0.02, start_seconds_=8.0, luck=3.0)
     result = search(world, Space(START, (FAST,), ()), 170.0)
     assert result.settings == START
     (fast,) = (one for one in result.trials if one.label == FAST.label)
