@@ -330,6 +330,33 @@ def test_a_twin_of_the_start_is_not_tried_once_the_start_is_far_behind(ahead: fl
     assert ("the same code as embedded" in row.sentence) == (ahead == 2.0)
 
 
+@pytest.mark.parametrize(("log", "stays"), [(0.04, False), (-0.04, True), (-0.5, True)])
+def test_of_a_twin_and_the_start_the_one_that_looks_better_is_kept(log: float, stays: bool) -> None:
+    """Although 4 % can hardly be shown at this noise."""
+    twin = Candidate("the twin", replace(START, engine="other"), "engine")
+    space = Space(START, (twin,), (), twins=frozenset({"other"}))
+    right = 0
+    for seed in range(8):
+        result = search(World(ahead_by(math.exp(log)), seed, noise=0.08), space, 300.0)
+        right += (result.settings == START) == stays
+        assert result.gain is not None
+        assert result.confirmed
+        if result.settings == twin.settings:
+            assert result.gain.expected > 1
+            (reason,) = (one for one in result.reasons if one.setting == "engine")
+            assert "the twin" in reason.because
+    assert right >= 7
+
+
+def test_another_engine_that_is_no_twin_has_to_be_shown_better() -> None:
+    stayed = 0
+    for seed in range(8):
+        world = World(ahead_by(1.04), seed, noise=0.08)
+        result = search(world, Space(START, (FAST,), ()), 300.0)
+        stayed += result.settings == START
+    assert stayed >= 3
+
+
 def test_an_engine_is_far_behind_also_where_the_slots_differ() -> None:
     """ik_llama.cpp runs with one slot where the others have four."""
     start = replace(START, parallel=4)

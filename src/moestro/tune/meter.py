@@ -86,7 +86,8 @@ class Meter:
         """Raises OutOfBudget before it starts what cannot be paid, unless it is `forced`."""
         settings = candidate.settings
         starting = self.arena.start_seconds(settings)
-        if not forced and self.cost(settings, share) > self.left_seconds:
+        cost = starting + share * self.full_seconds(settings)
+        if not forced and cost > self.left_seconds:
             raise OutOfBudget
         if settings in self._ran and starting > 0:
             self.one_at_a_time = True

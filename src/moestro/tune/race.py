@@ -307,9 +307,9 @@ class Race:
     def _learn(self) -> None:
         for one in self._everyone:
             if one is not self._leader:
-                self._journal.noise.learn((id(self), one), self._pairs(one, self._leader))
+                self._journal.noise.learn((self, one), self._pairs(one, self._leader))
             else:
-                self._journal.noise.learn((id(self), one), ())
+                self._journal.noise.learn((self, one), ())
 
 
 __all__ = ["BaseFailed", "Race", "Rules", "Rung", "Sample", "Verdict"]

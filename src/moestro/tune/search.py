@@ -148,6 +148,7 @@ class _Search:
         await self._first()
         await self._all_axes()
         await self._confirm()
+        await self._twin()
         self.journal.stopped = "the budget is spent" if self.out_of_budget else None
 
     # The first look
@@ -476,6 +477,34 @@ class _Search:
         for _ in range((len(self.journal.path) + 1) // 2):
             self.incumbent = self.journal.retreated() or self.start
 
+    async def _twin(self) -> None:
+        """Where the start stays: its own code, compiled on this machine, is taken if it looks
+        better, however little. That rival was named in advance, not picked from many, so no luck of
+        choosing is in what was measured, and it costs nothing else."""
+        start = self.start.settings
+        twin = next(
+            (
+                one
+                for one in self.space.opening
+                if one.settings.engine in self.space.twins
+                and one.settings == replace(start, engine=one.settings.engine)
+                and not self.journal.failed_with(one.settings)
+                and not self._speaks_against(one, again=True)
+            ),
+            None,
+        )
+        if self.incumbent is not self.start or self.journal.start_fails is not None or twin is None:
+            return
+        if len(self.journal.pairs(twin.settings, start)) < CONFIRM_MOST:
+            self.incumbent = twin
+            await self._pairs_with_start()
+            self.incumbent = self.start
+        ratio = estimate(self.journal.pairs(twin.settings, start), self.journal.noise)
+        failed = self.journal.failed_with(twin.settings) or self.journal.start_fails
+        if failed is None and ratio is not None and not ratio.doubtful and ratio.log > 0:
+            self._adopt(twin, self.start, ratio)
+            self.journal.confirm(twin, ratio)
+
     async def _pairs_with_start(self) -> Ratio | Failure | None:
         self.fresh = pairs = []
         noise: Noise = self.journal.noise
@@ -505,6 +534,8 @@ class _Search:
                     break
         except OutOfBudget:
             self.out_of_budget = True
+        finally:
+            self.journal.keep_pairs(self.incumbent.settings, self.start.settings, pairs)
         return found if found is not None and found.pairs > 1 else None
 
 
