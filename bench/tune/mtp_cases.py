@@ -44,13 +44,15 @@ BADLY = (0.35, 0.12, 0.04, 0.01)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`acceptance` empty means the model's own, on the chat scenario."""
+    """`acceptance` empty means the model's own, on the chat scenario. Requests that take long need
+    `budgets` times the usual budget."""
 
     model: str
     acceptance: tuple[float, ...]
     streams: int = 1
     prompt: int = 64
     answer: int = 96
+    budgets: int = 1
 
     @property
     def name(self) -> str:
@@ -72,13 +74,13 @@ CASES = (
     Case("mtp-qwen35-0.1b-Q8_0", FAIRLY, streams=4),
     Case("mtp-qwen35-0.7b-Q4_K_M", WELL),
     Case("mtp-qwen35-0.7b-Q4_K_M", FAIRLY),
-    Case("mtp-qwen35-0.7b-Q4_K_M", WELL, prompt=2048, answer=64),
-    Case("mtp-qwen35-0.7b-Q4_K_M", WELL, streams=8, answer=48),
-    Case("mtp-qwen35-2b-Q4_K_M", WELL, answer=64),
+    Case("mtp-qwen35-0.7b-Q4_K_M", WELL, prompt=2048, answer=64, budgets=4),
+    Case("mtp-qwen35-0.7b-Q4_K_M", WELL, streams=8, answer=48, budgets=2),
+    Case("mtp-qwen35-2b-Q4_K_M", WELL, answer=64, budgets=2),
     Case("mtp-qwen35moe-0.4b-Q4_K_M", WELL),
     Case("mtp-qwen35moe-0.4b-Q4_K_M", BADLY, streams=2),
-    Case("mtp-qwen35moe-1.6b-Q4_K_M", WELL),
-    Case("mtp-qwen35moe-1.6b-Q4_K_M", FAIRLY, streams=4, answer=64),
+    Case("mtp-qwen35moe-1.6b-Q4_K_M", WELL, budgets=2),
+    Case("mtp-qwen35moe-1.6b-Q4_K_M", FAIRLY, streams=4, answer=64, budgets=2),
 )
 
 
@@ -158,7 +160,7 @@ def main() -> None:
         if not any(part in case.name for part in options.only):
             continue
         with alone(options.lock):
-            new = run(case, options.budget, options.rounds)
+            new = run(case, case.budgets * options.budget, options.rounds)
         rows = [*(row for row in rows if row["case"] != case.name), new]
         found = {"machine": describe(), "rows": rows}
         options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
