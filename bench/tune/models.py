@@ -1,6 +1,6 @@
 """The models of the tuner's benches: random weights of true sizes and types, and the demo.
 
-    python -m bench.tune.models             # writes those that are not there, 5 GB
+    python -m bench.tune.models             # writes those that are not there, 6 GB
 
 Mixtures that both llama.cpp and ik_llama.cpp load, of four families and four quantizations; larger
 ones of the planner's bench may be named as well. With random weights no draft is ever right, so
@@ -87,6 +87,8 @@ DRAFTING = {
     for model in (
         Model("mtp-qwen35-0.1b", "Q8_0", lambda: _dense(8, 512, 2048)),
         Model("mtp-qwen35-0.7b", "Q4_K_M", lambda: _dense(24, 1024, 4096)),
+        # Two cores wait for memory here, so a second position costs little.
+        Model("mtp-qwen35-0.7b", "F16", lambda: _dense(24, 1024, 4096)),
         Model("mtp-qwen35-2b", "Q4_K_M", lambda: _dense(24, 2048, 6144)),
         Model("mtp-qwen35moe-0.4b", "Q4_K_M", lambda: _mixture(8, 512, 64, 256)),
         Model("mtp-qwen35moe-1.6b", "Q4_K_M", lambda: _mixture(16, 1024, 96, 256)),
