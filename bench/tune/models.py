@@ -87,7 +87,6 @@ DRAFTING = {
     for model in (
         Model("mtp-qwen35-0.1b", "Q8_0", lambda: _dense(8, 512, 2048)),
         Model("mtp-qwen35-0.7b", "Q4_K_M", lambda: _dense(24, 1024, 4096)),
-        # Two cores wait for memory here, so a second position costs little.
         Model("mtp-qwen35-0.7b", "F16", lambda: _dense(24, 1024, 4096)),
         Model("mtp-qwen35-2b", "Q4_K_M", lambda: _dense(24, 2048, 6144)),
         Model("mtp-qwen35moe-0.4b", "Q4_K_M", lambda: _mixture(8, 512, 64, 256)),
