@@ -15,6 +15,7 @@
     ├── EngineError              the inference engine
     │   ├── EngineMismatch       another engine build than the one this version was made for
     │   └── EngineStartFailed    it ended, or stayed silent, before it was ready
+    │       └── EngineOutOfMemory  with settings that need less it may start
     └── GatewayError             the endpoint
         └── PortTaken            another program listens there
 
@@ -119,6 +120,10 @@ class EngineStartFailed(EngineError):
     def to_json(self) -> dict[str, object]:
         log = {"log_tail": list(self.log_tail)} if self.log_tail else {}
         return {**super().to_json(), **log}
+
+
+class EngineOutOfMemory(EngineStartFailed):
+    code = "engine-out-of-memory"
 
 
 class GatewayError(MoestroError):

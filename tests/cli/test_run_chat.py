@@ -22,7 +22,7 @@ from moestro.cli.loop_thread import LoopThread
 from moestro.cli.main import main
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
-from tests.gateway.stub_engine import WORDS, StubEngine, stub_request
+from tests.gateway.stub_engine import WORDS, StubEngine, maker_of, stub_request
 
 NOWHERE = "http://127.0.0.1:9"
 ANSWER = "".join(WORDS[:3])
@@ -37,7 +37,7 @@ class Place:
 @pytest.fixture
 def place() -> Iterator[Place]:
     engine = StubEngine()
-    service = Service(engine, stub_request())
+    service = Service(maker_of(engine), stub_request())
     with LoopThread() as loop, loop.entered(serving(service, bind(port=0))) as url:
         yield Place(url, engine)
 
@@ -59,7 +59,7 @@ def test_only_the_answer_goes_to_stdout(place: Place, capsys: pytest.CaptureFixt
     assert main(["run", "Hello", "--url", place.url]) == 0
     assert capsys.readouterr().out == ANSWER + "\n"
     assert asked(place)["messages"] == [{"role": "user", "content": "Hello"}]
-    assert not {"temperature", "seed", "max_tokens"} & set(asked(place))
+    assert not {"temperature", "max_tokens"} & set(asked(place))
 
 
 def test_options_reach_the_endpoint(place: Place) -> None:
@@ -123,20 +123,20 @@ def test_an_engine_that_dies_leaves_the_beginning_and_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
-    place.engine.script = {"tokens": 5, "die_after": 2}
+    place.engine.script = {"tokens": 5, "crash_after": 2, "lives": 9}
     assert main([*verb, "--url", place.url]) == 1
     captured = capsys.readouterr()
     assert captured.out == "".join(WORDS[:2]) + "\n"
-    assert "SIGKILL" in captured.err
+    assert "crashed" in captured.err
     assert "Traceback" not in captured.err
 
 
 def test_an_error_in_json_is_an_object_too(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.engine.script = {"tokens": 5, "die_after": 2}
+    place.engine.script = {"tokens": 5, "crash_after": 2, "lives": 9}
     assert main(["run", "Hi", "--url", place.url, "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["error"]["code"] == "engine-gone"
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "request-crashes-engine"
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

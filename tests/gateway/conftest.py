@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
-from tests.gateway.stub_engine import StubEngine, stub_request
+from tests.gateway.stub_engine import StubEngine, StubMaker, stub_request
 
 MAX_BODY = 1_200_000
 """Above the size from which a body goes to the engine in pieces."""
@@ -20,20 +20,26 @@ MAX_BODY = 1_200_000
 @dataclass
 class Gateway:
     url: str
-    engine: StubEngine
     service: Service
     http: aiohttp.ClientSession
+    maker: StubMaker
+
+    @property
+    def engine(self) -> StubEngine:
+        """The one that answers now, or did last."""
+        assert isinstance(self.service.engine, StubEngine)
+        return self.service.engine
 
 
 @pytest_asyncio.fixture
 async def gateway() -> AsyncIterator[Gateway]:
-    engine = StubEngine()
-    service = Service(engine, stub_request())
+    maker = StubMaker()
+    service = Service(maker, stub_request())
     async with (
         serving(service, bind(port=0), max_body_bytes=MAX_BODY) as url,
         aiohttp.ClientSession(url) as http,
     ):
-        yield Gateway(url, engine, service, http)
+        yield Gateway(url, service, http, maker)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -3,7 +3,9 @@
 What it does with a request stands in the request itself, under `stub` (or else in `script`):
 
     {"stub": {"tokens": 3, "pause": 0.01}}         so many events, with a pause before each
-    {"stub": {"die_after": 2}}                     the process "ends" after two events
+    {"stub": {"die_after": 2}}                     the process "ends" after two events; with
+                                                   `lives` 3 the next two do so as well
+    {"stub": {"crash_after": 2}}                   the same, by itself instead of killed
     {"stub": {"cut_after": 2}}                     the connection breaks, the engine lives on
     {"stub": {"close_after": 2}}                   the connection ends politely, in the body
     {"stub": {"stop_after": 2}}                    a proper end of the body, but without [DONE]
@@ -18,11 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from moestro.client.text import json_bytes
 from moestro.engine import EngineExit, EngineRequest, EngineState
 from moestro.errors import EngineStartFailed
 from moestro.planning import Settings
@@ -31,10 +35,11 @@ KEY = "stub-engine-key"
 WORDS = ("Grüß", " Gott", " 🦙", " 日本", "語", " ok")
 
 
-def stub_request(name: str = "stub-model", model: str = "/models/stub-file.gguf") -> EngineRequest:
-    return EngineRequest(
-        model=Path(model), name=name, settings=Settings(context=512, parallel=2, threads=1)
-    )
+def stub_request(
+    name: str = "stub-model", model: str = "/models/stub-file.gguf", parallel: int = 2
+) -> EngineRequest:
+    settings = Settings(context=512, parallel=parallel, threads=1)
+    return EngineRequest(model=Path(model), name=name, settings=settings)
 
 
 class StubEngine:
@@ -50,6 +55,7 @@ class StubEngine:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.script: dict[str, Any] = {}
+        self.ordinal = 0
         self.active = 0
         self.cancelled = 0
         self._start_seconds = start_seconds
@@ -71,6 +77,8 @@ class StubEngine:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/apply-template", self._template)
+        app.router.add_post("/tokenize", self._tokenize)
         # Handlers are cancelled when their client goes: that is what a test looks for.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
         await self._runner.setup()
@@ -93,6 +101,10 @@ class StubEngine:
         """What `kill -9` does: every connection breaks, and the exit is noticed."""
         await self._finish(EngineState.FAILED, EngineExit(sentence, None, "SIGKILL"))
 
+    async def crash(self, sentence: str = "The engine crashed (SIGSEGV).") -> None:
+        """By itself, as opposed to `kill`."""
+        await self._finish(EngineState.FAILED, EngineExit(sentence, None, "SIGSEGV"))
+
     async def _finish(self, state: EngineState, exit_: EngineExit) -> None:
         if self._exit is None:
             self._exit = exit_
@@ -103,6 +115,21 @@ class StubEngine:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+
+    async def _template(self, request: web.Request) -> web.StreamResponse:
+        self._check_key(request)
+        data = await request.json()
+        messages = data["messages"]
+        prompt = "".join(f"<{m['role']}>{m['content']}" for m in messages)
+        if messages[-1]["role"] != "assistant":
+            prompt += "<assistant>"
+        return web.json_response({"prompt": prompt})
+
+    async def _tokenize(self, request: web.Request) -> web.StreamResponse:
+        """A token of each character."""
+        self._check_key(request)
+        data = await request.json()
+        return web.json_response({"tokens": [ord(one) for one in data["content"]]})
 
     def log_tail(self, lines: int = 50) -> tuple[str, ...]:
         return ()
@@ -138,17 +165,19 @@ class StubEngine:
         if script.get("half"):
             return await self._answer(request, 200, {"body": json.dumps(whole("ab")), **script})
         count = script.get("tokens", 3)
+        begun = _words_in(data)
         if not data.get("stream"):
             await asyncio.sleep(script.get("pause", 0) * count)
             text = "".join(WORDS[index % len(WORDS)] for index in range(count))
             return web.json_response(whole(text), headers={"X-Engine-Secret": "1"})
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        for index in range(count):
+        for index in range(begun, count):
             await asyncio.sleep(script.get("pause", 0))
-            if index == script.get("die_after"):
-                asyncio.get_running_loop().call_soon(asyncio.ensure_future, self.kill())
-                await asyncio.sleep(60)
+            for how, end in (("die_after", self.kill), ("crash_after", self.crash)):
+                if index == script.get(how) and self.ordinal < script.get("lives", 1):
+                    asyncio.get_running_loop().call_soon(asyncio.ensure_future, end())
+                    await asyncio.sleep(60)
             if index == script.get("cut_after"):
                 await response.write(b'data: {"half of an ev')
                 assert request.transport is not None
@@ -194,10 +223,54 @@ class StubEngine:
             await asyncio.sleep(0)
 
 
+class StubMaker:
+    """Makes an engine for each life, as `Service` asks for one. `plans` are arguments of the next
+    ones; later ones are plain. What each one does with requests stands in `script`."""
+
+    def __init__(self, *plans: dict[str, Any]) -> None:
+        self.made: list[StubEngine] = []
+        self.asked: list[EngineRequest] = []
+        self.plans = list(plans)
+        self.scripts: list[dict[str, Any]] = []
+
+    def __call__(self, request: EngineRequest) -> StubEngine:
+        self.asked.append(request)
+        engine = StubEngine(**(self.plans.pop(0) if self.plans else {}))
+        engine.ordinal = len(self.made)
+        engine.script = self.scripts.pop(0) if self.scripts else {}
+        self.made.append(engine)
+        return engine
+
+
+def maker_of(engine: StubEngine) -> Callable[[EngineRequest], StubEngine]:
+    """Makes this one, and after it plain ones with its script."""
+    made: list[StubEngine] = []
+
+    def make(_request: EngineRequest) -> StubEngine:
+        next_one = StubEngine() if made else engine
+        next_one.script, next_one.ordinal = engine.script, len(made)
+        made.append(next_one)
+        return next_one
+
+    return make
+
+
+def _words_in(data: dict[str, Any]) -> int:
+    """How many of its words an answer has that somebody else began."""
+    messages = data.get("messages") or [{}]
+    said = messages[-1].get("content") if messages[-1].get("role") == "assistant" else ""
+    number, text = 0, ""
+    while len(text) < len(said):
+        text += WORDS[number % len(WORDS)]
+        number += 1
+    assert text == said
+    return number
+
+
 def chunk(text: str) -> bytes:
     delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
     data = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "stub-model"}
-    return f"data: {json.dumps(data | {'choices': [delta]}, ensure_ascii=False)}\n\n".encode()
+    return b"data: " + json_bytes(data | {"choices": [delta]}) + b"\n\n"
 
 
 def whole(text: str) -> dict[str, Any]:

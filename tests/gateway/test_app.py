@@ -15,8 +15,8 @@ from starlette.requests import HTTPConnection
 from moestro.engine import EngineState
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
-from tests.gateway.conftest import MAX_BODY, Gateway
-from tests.gateway.stub_engine import KEY, StubEngine, stub_request
+from tests.gateway.conftest import MAX_BODY, Gateway, until
+from tests.gateway.stub_engine import KEY, StubEngine, maker_of, stub_request
 
 CHAT = "/v1/chat/completions"
 MESSAGES = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -176,7 +176,8 @@ async def test_half_a_character_in_a_request_is_no_failure_of_ours(
 async def test_a_model_whose_name_is_not_utf_8(caplog: pytest.LogCaptureFixture) -> None:
     """Python names a file `caf<0xE9>.gguf` so."""
     engine = StubEngine()
-    service = Service(engine, stub_request("caf\udce9", "/models/file\udce9.gguf"))
+    made = [engine]
+    service = Service(lambda _: made.pop(), stub_request("caf\udce9", "/models/file\udce9.gguf"))
     async with serving(service, bind(port=0)) as url, aiohttp.ClientSession(url) as http:
         async with http.get("/v1/models") as response:
             (model,) = (await response.json())["data"]
@@ -184,7 +185,9 @@ async def test_a_model_whose_name_is_not_utf_8(caplog: pytest.LogCaptureFixture)
         for name in (model["id"], model["aliases"][0]):
             async with http.post(CHAT, json={**MESSAGES, "model": name}) as response:
                 assert response.status == 200
+        made.append(StubEngine(start_seconds=60))
         await engine.kill("caf\udce9 ended.")
+        await until(lambda: service.restarts == 1)
         for path, status in (("/", 200), ("/health", 503)):
             async with http.get(path) as response:
                 assert response.status == status
@@ -201,26 +204,28 @@ async def test_health_of_a_ready_engine(gateway: Gateway) -> None:
 
 
 async def test_health_turns_red_when_the_engine_dies(gateway: Gateway) -> None:
+    gateway.maker.plans = [{"start_seconds": 0.5}]
     await gateway.engine.kill()
+    await until(lambda: gateway.service.restarts == 1)
     for path in ("/health", "/health/ready"):
         async with gateway.http.get(path) as response:
             assert response.status == 503
             assert "retry-after" in response.headers
             health = await response.json()
-        assert (health["status"], health["ready"]) == ("failed", False)
+        assert (health["status"], health["ready"]) == ("starting", False)
         assert "SIGKILL" in health["reason"]
-        assert health["error"]["code"] == "engine_gone"
+        assert health["error"]["code"] == "engine_starting"
     async with gateway.http.get("/health/live") as response:
         assert response.status == 200
     async with gateway.http.post(CHAT, json=MESSAGES) as response:
-        assert response.status == 503
-        assert "retry-after" in response.headers
-        assert (await error_of(response))["source"] == "engine"
+        assert response.status == 200, "it waited for the next one"
+    async with gateway.http.get("/health") as response:
+        assert response.status == 200
 
 
 async def test_the_endpoint_answers_while_the_engine_loads() -> None:
     engine = StubEngine(start_seconds=60)
-    service = Service(engine, stub_request())
+    service = Service(maker_of(engine), stub_request())
     listener = bind(port=0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -237,9 +242,11 @@ async def test_the_endpoint_answers_while_the_engine_loads() -> None:
             assert response.status == 200
         async with http.get("/v1/models") as response:
             assert (await response.json())["data"][0]["context_length"] is None
+        service.queue.wait_seconds = 0.1
         async with http.post(CHAT, json=MESSAGES) as response:
             assert response.status == 503
-            assert (await error_of(response))["code"] == "engine_starting"
+            assert "retry-after" in response.headers
+            assert (await error_of(response))["code"] == "queue_timeout"
     running.cancel()
     await asyncio.wait((running,))
     assert running.cancelled()
@@ -254,7 +261,9 @@ async def test_the_index_page_tells_the_truth(gateway: Gateway) -> None:
     assert "480 tokens" in text
     assert "ready" in text
     assert f"{gateway.url}/v1" in text
+    gateway.maker.plans = [{"start_seconds": 60.0}]
     await gateway.engine.kill()
+    await until(lambda: gateway.service.restarts == 1)
     async with gateway.http.get("/", headers={"accept": "text/html"}) as response:
         assert response.content_type == "text/html"
         page = await response.text()
@@ -269,7 +278,7 @@ async def test_the_index_page_is_not_a_mirror(gateway: Gateway) -> None:
 
 
 async def test_a_model_s_name_is_text_and_not_markup() -> None:
-    service = Service(StubEngine(), stub_request("<b>it's</b>"))
+    service = Service(maker_of(StubEngine()), stub_request("<b>it's</b>"))
     async with serving(service, bind(port=0)) as url, aiohttp.ClientSession(url) as http:
         async with http.get("/", headers={"accept": "text/html"}) as response:
             assert "<b>" not in await response.text()

@@ -237,7 +237,10 @@ async def test_a_refusal_is_passed_on_in_its_own_words(gateway: Gateway) -> None
 
 @pytest.mark.parametrize(
     ("script", "code"),
-    [({"die_after": 2}, "engine-gone"), ({"cut_after": 2}, "engine-broke-off")],
+    [
+        ({"crash_after": 2, "lives": 9}, "request-crashes-engine"),
+        ({"cut_after": 2}, "engine-broke-off"),
+    ],
 )
 async def test_an_answer_that_breaks_is_an_error_and_keeps_its_beginning(
     gateway: Gateway, script: dict[str, int], code: str

@@ -13,7 +13,7 @@ import pytest_asyncio
 from moestro.gateway.engine_link import EngineLink, read_piece
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
-from tests.gateway.stub_engine import KEY, StubEngine, stub_request
+from tests.gateway.stub_engine import KEY, StubEngine, maker_of, stub_request
 
 CHAT = "/v1/chat/completions"
 
@@ -114,7 +114,7 @@ async def test_every_stream_on_a_link_that_is_cut_gets_its_last_word(
 ) -> None:
     """Many streams at full speed, cut at moments that differ from round to round."""
     for turn in range(8):
-        service = Service(StubEngine(), stub_request())
+        service = Service(maker_of(StubEngine()), stub_request(parallel=16))
         async with aiohttp.ClientSession() as http, serving(service, bind(port=0)) as url:
             asked = (http.post(f"{url}{CHAT}", data=stream_of(1_000_000)) for _ in range(16))
             streams = await asyncio.gather(*asked)

@@ -47,6 +47,14 @@ async def test_the_engine_gets_the_body_byte_by_byte(gateway: Gateway) -> None:
     assert gateway.engine.requests == [request]
 
 
+async def test_a_stream_gets_a_seed_so_that_it_can_be_told_again(gateway: Gateway) -> None:
+    await _read(gateway, ask(tokens=1))
+    await _read(gateway, {**ask(tokens=1), "seed": 7})
+    seeds = [request["seed"] for request in gateway.engine.requests]
+    assert isinstance(seeds[0], int)
+    assert seeds[1] == 7
+
+
 @pytest.mark.parametrize("pieces", [None, 1, 7])
 async def test_a_stream_is_the_same_however_the_engine_cuts_it(
     gateway: Gateway, pieces: int | None
@@ -130,13 +138,57 @@ async def test_an_error_inside_a_stream_gets_our_envelope_and_ends_it(gateway: G
     assert (error["message"], error["source"]) == ("out of slots", "engine")
 
 
-async def test_a_stream_says_when_its_engine_died(gateway: Gateway) -> None:
-    async with gateway.http.post(CHAT, json=ask(tokens=5, die_after=2)) as response:
-        *words, last = events_of(await response.read())
-    assert words == [chunk(WORDS[0]), chunk(WORDS[1])]
-    error = error_in(last)
-    assert (error["code"], error["source"]) == ("engine_gone", "engine")
-    assert "SIGKILL" in error["message"]
+@pytest.mark.parametrize(("after", "lives"), [(0, 1), (2, 1), (4, 3)])
+async def test_a_stream_whose_engine_dies_goes_on_with_the_next_one(
+    gateway: Gateway, after: int, lives: int
+) -> None:
+    request = ask(tokens=6, die_after=after, lives=lives)
+    async with gateway.http.post(CHAT, json=request) as response:
+        body = await response.read()
+    assert body == b"".join(map(chunk, WORDS)) + DONE
+    assert len(gateway.maker.made) == 1 + lives
+    further = gateway.engine.requests[0]
+    sent = "".join(WORDS[:after])
+    assert ("continue_final_message" in further) == bool(sent)
+    if sent:
+        assert further["messages"][-1] == {"role": "assistant", "content": sent}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_engine_that_dies_before_it_answers_costs_nothing_but_time(
+    gateway: Gateway, stream: bool
+) -> None:
+    answering = asyncio.create_task(_read(gateway, ask(stream, tokens=3, pause=0.3)))
+    await until(lambda: gateway.engine.active == 1)
+    await gateway.engine.kill()
+    body = await answering
+    if stream:
+        assert body == b"".join(map(chunk, WORDS[:3])) + DONE
+    else:
+        assert json.loads(body)["choices"][0]["message"]["content"] == "".join(WORDS[:3])
+
+
+async def test_a_request_that_ends_engines_is_tried_alone_and_then_refused(
+    gateway: Gateway,
+) -> None:
+    """Three engines crash by themselves under it; the request beside it loses nothing."""
+
+    async def poison() -> tuple[int, dict[str, Any]]:
+        async with gateway.http.post(CHAT, json=ask(stream=False, hang=True)) as response:
+            return response.status, (await response.json())["error"]
+
+    beside = asyncio.create_task(_read(gateway, ask(tokens=6, pause=0.05)))
+    poisoned = asyncio.create_task(poison())
+    for number in range(3):
+        await until(lambda n=number: len(gateway.maker.made) == n + 1)  # type: ignore[misc]
+        engine = gateway.maker.made[number]
+        await until(lambda e=engine: any(r.get("stub", {}).get("hang") for r in e.requests))  # type: ignore[misc]
+        if number == 2:
+            assert engine.active == 1, "nobody is beside it now"
+        await engine.crash()
+    status, error = await poisoned
+    assert (status, error["code"]) == (500, "request_crashes_engine")
+    assert await beside == b"".join(map(chunk, WORDS)) + DONE
 
 
 @pytest.mark.parametrize("how", ["cut_after", "close_after", "stop_after"])
@@ -154,21 +206,22 @@ async def test_no_stream_ends_silently_before_it_is_done(
         assert health.status == 200
 
 
-async def test_waiting_requests_get_a_503_when_the_engine_dies(gateway: Gateway) -> None:
+async def test_requests_wait_for_the_next_engine_up_to_a_deadline(gateway: Gateway) -> None:
     async def wait(stream: bool) -> tuple[int, dict[str, Any], str | None]:
         async with gateway.http.post(CHAT, json=ask(stream=stream, hang=True)) as response:
             error = (await response.json())["error"]
             return response.status, error, response.headers.get("retry-after")
 
+    gateway.service.queue.wait_seconds = 0.2
+    gateway.maker.plans = [{"start_seconds": 60.0}]
     waiting = [asyncio.create_task(wait(index % 2 == 0)) for index in range(6)]
-    await until(lambda: gateway.engine.active == 6)
+    await until(lambda: gateway.engine.active == 3)
+    assert gateway.service.queue.waiting == 3
     await gateway.engine.kill()
     async with asyncio.timeout(5):
         answers = await asyncio.gather(*waiting)
     for status, error, retry_after in answers:
-        assert status == 503
-        assert error["code"] == "engine_gone"
-        assert "SIGKILL" in error["message"]
+        assert (status, error["code"]) == (503, "queue_timeout")
         assert retry_after is not None
 
 

@@ -12,7 +12,7 @@ from moestro.engine import EngineState
 from moestro.errors import EngineStartFailed, GatewayError, PortTaken
 from moestro.gateway.server import base_url, bind, serve, serving
 from moestro.gateway.service import Service
-from tests.gateway.stub_engine import StubEngine, stub_request
+from tests.gateway.stub_engine import StubEngine, maker_of, stub_request
 
 SLOW = {
     "messages": [{"role": "user", "content": "Hi"}],
@@ -59,7 +59,7 @@ def test_the_url_is_one_that_can_be_opened_here() -> None:
 
 async def test_leaving_stops_engine_and_socket() -> None:
     engine = StubEngine()
-    async with serving(Service(engine, stub_request()), bind(port=0)) as url:
+    async with serving(Service(maker_of(engine), stub_request()), bind(port=0)) as url:
         assert engine.state is EngineState.READY
     assert engine.state is EngineState.STOPPED
     async with aiohttp.ClientSession() as http:
@@ -71,7 +71,9 @@ async def test_an_engine_that_does_not_start_frees_the_port() -> None:
     listener = bind(port=0)
     port = listener.getsockname()[1]
     with pytest.raises(EngineStartFailed, match="no memory"):
-        async with serving(Service(StubEngine(fails="no memory"), stub_request()), listener):
+        async with serving(
+            Service(maker_of(StubEngine(fails="no memory")), stub_request()), listener
+        ):
             pass
     bind(port=port).close()
 
@@ -79,7 +81,7 @@ async def test_an_engine_that_does_not_start_frees_the_port() -> None:
 async def test_leaving_breaks_streams_with_a_last_word() -> None:
     async with (
         aiohttp.ClientSession() as http,
-        serving(Service(StubEngine(), stub_request()), bind(port=0)) as url,
+        serving(Service(maker_of(StubEngine()), stub_request()), bind(port=0)) as url,
     ):
         response = await http.post(f"{url}/v1/chat/completions", json=SLOW)
         await response.content.readuntil(b"\n\n")
@@ -98,7 +100,7 @@ class Served:
         self.listener = bind(port=0)
         self.task = asyncio.create_task(
             serve(
-                Service(engine, stub_request()),
+                Service(maker_of(engine), stub_request()),
                 self.listener,
                 on_ready=self.url.set_result,
                 drain_seconds=drain_seconds,
@@ -203,4 +205,22 @@ async def test_draining_is_bounded() -> None:
         response = await _open_stream(http, await served.url)
         os.kill(os.getpid(), signal.SIGTERM)
         assert b"shutting_down" in await response.read()
+    await finished(served)
+
+
+async def test_sigterm_tells_those_who_wait_to_come_back() -> None:
+    """With the engine are three; the fourth waits for its turn."""
+    served = Served(StubEngine())
+    url = await served.url
+    async with aiohttp.ClientSession() as http:
+        streams = [await _open_stream(http, url) for _ in range(3)]
+        waiting = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=SLOW))
+        await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with await waiting as refused:
+            assert refused.status == 503
+            assert refused.headers["retry-after"]
+            assert (await refused.json())["error"]["code"] == "shutting_down"
+        for stream in streams:
+            assert (await stream.read()).endswith(b"data: [DONE]\n\n")
     await finished(served)

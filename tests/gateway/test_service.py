@@ -1,26 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
 
 import pytest
 
-from moestro.engine import EngineState
-from moestro.errors import EngineStartFailed
-from moestro.gateway.failure import RequestFailed
-from moestro.gateway.service import Service
-from tests.gateway.stub_engine import StubEngine, stub_request
+from moestro.engine import EngineRequest, EngineState
+from moestro.errors import EngineError, EngineStartFailed
+from moestro.gateway.service import Note, Service
+from tests.gateway.conftest import until
+from tests.gateway.stub_engine import StubEngine, StubMaker, maker_of, stub_request
 
 
 def refusal_code(service: Service) -> str:
-    with pytest.raises(RequestFailed) as caught:
-        service.link()
-    assert caught.value.failure.status == 503
-    assert caught.value.failure.retry_after_seconds is not None
-    return caught.value.failure.code
+    refusal = service.refusal()
+    assert refusal is not None
+    assert refusal.status == 503
+    assert refusal.retry_after_seconds is not None
+    return refusal.code
 
 
 async def test_a_life_from_start_to_stop() -> None:
-    service = Service(StubEngine(start_seconds=0.1), stub_request())
+    service = Service(maker_of(StubEngine(start_seconds=0.1)), stub_request())
     assert service.status.state is EngineState.STARTING
     assert refusal_code(service) == "engine_starting"
     starting = asyncio.create_task(service.start())
@@ -30,7 +32,6 @@ async def test_a_life_from_start_to_stop() -> None:
     assert service.status.state is EngineState.READY
     assert service.refusal() is None
     assert service.model.context_length == 480
-    service.link()
     await service.stop()
     assert service.status.state is EngineState.STOPPED
     assert refusal_code(service) == "shutting_down"
@@ -38,20 +39,18 @@ async def test_a_life_from_start_to_stop() -> None:
 
 async def test_an_engine_that_dies_is_noticed_without_asking_it() -> None:
     engine = StubEngine()
-    service = Service(engine, stub_request())
+    service = Service(maker_of(engine), stub_request())
     await service.start()
     await engine.kill()
-    exit_ = await service.ended()
-    assert exit_.signal == "SIGKILL"
-    await asyncio.sleep(0)
     assert service.status.state is EngineState.FAILED
-    assert service.status.reason == exit_.sentence
     assert refusal_code(service) == "engine_gone"
+    await until(lambda: service.status.state is EngineState.READY)
+    assert service.restarts == 1
     await service.stop()
 
 
 async def test_an_engine_that_does_not_start() -> None:
-    service = Service(StubEngine(fails="no memory"), stub_request())
+    service = Service(maker_of(StubEngine(fails="no memory")), stub_request())
     with pytest.raises(EngineStartFailed, match="no memory"):
         await service.start()
     assert service.status.state is EngineState.FAILED
@@ -60,7 +59,7 @@ async def test_an_engine_that_does_not_start() -> None:
 
 
 async def test_stopping_while_it_loads() -> None:
-    service = Service(StubEngine(start_seconds=60), stub_request())
+    service = Service(maker_of(StubEngine(start_seconds=60)), stub_request())
     starting = asyncio.create_task(service.start())
     await asyncio.sleep(0.01)
     await service.stop()
@@ -80,7 +79,7 @@ async def test_a_stop_wins_over_a_start_that_did_not_hear_it() -> None:
                 await super().stop(grace_seconds)
 
     engine = Busy(start_seconds=0.1)
-    service = Service(engine, stub_request())
+    service = Service(maker_of(engine), stub_request())
     starting = asyncio.create_task(service.start())
     await asyncio.sleep(0.01)
     await service.stop()
@@ -94,7 +93,7 @@ async def test_a_stop_wins_over_a_start_that_did_not_hear_it() -> None:
 
 async def test_a_service_that_was_stopped_starts_no_engine() -> None:
     engine = StubEngine()
-    service = Service(engine, stub_request())
+    service = Service(maker_of(engine), stub_request())
     await service.stop()
     with pytest.raises(EngineStartFailed, match="stopped before"):
         await service.start()
@@ -102,10 +101,10 @@ async def test_a_service_that_was_stopped_starts_no_engine() -> None:
 
 
 async def test_stopping_twice_or_before_the_start_is_harmless() -> None:
-    service = Service(StubEngine(), stub_request())
+    service = Service(maker_of(StubEngine()), stub_request())
     await service.stop()
     await service.stop()
-    started = Service(StubEngine(), stub_request())
+    started = Service(maker_of(StubEngine()), stub_request())
     await started.start()
     await started.stop()
     await started.stop()
@@ -114,8 +113,103 @@ async def test_stopping_twice_or_before_the_start_is_harmless() -> None:
 async def test_a_state_that_the_engine_reports_first_counts() -> None:
     """Between the death of an engine and the end of its watch nothing may be sent to it."""
     engine = StubEngine()
-    service = Service(engine, stub_request())
+    service = Service(maker_of(engine), stub_request())
     await service.start()
     engine.state = EngineState.FAILED
     assert refusal_code(service) == "engine_gone"
     await service.stop()
+
+
+async def test_one_that_died_is_followed_at_once_and_one_that_never_came_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moestro.gateway.service.FIRST_DELAY_SECONDS", 0.05)
+    maker = StubMaker({}, {}, {"fails": "no luck"}, {"fails": "no luck"})
+    service = Service(maker, stub_request())
+    await service.start()
+    await maker.made[0].kill()
+    await until(lambda: service.restarts == 1 and service.status.state is EngineState.READY)
+    began = time.monotonic()
+    await maker.made[1].kill()
+    await until(lambda: len(maker.made) == 4)
+    await until(lambda: service.status.state is EngineState.FAILED)
+    assert "next try" in (service.status.reason or "")
+    await until(lambda: service.status.state is EngineState.READY)
+    assert time.monotonic() - began >= 0.05 + 0.1, "the second wait is twice the first one"
+    assert len(maker.made) == 5
+    assert [note.state for note in service.notes if note.engine == 3] == [EngineState.FAILED]
+    await service.stop()
+
+
+async def test_a_replacement_beside_the_old_one_leaves_no_gap() -> None:
+    maker = StubMaker({}, {"start_seconds": 0.2})
+    service = Service(maker, stub_request(), fits_beside=lambda _: True)
+    await service.start()
+    replacing = asyncio.create_task(service.replace(because="a test"))
+    await until(lambda: len(maker.made) == 2)
+    assert service.status.state is EngineState.READY
+    assert service.refusal() is None
+    await replacing
+    assert service.engine is maker.made[1]
+    await until(lambda: maker.made[0].state is EngineState.STOPPED)
+    assert service.restarts == 0
+    await service.stop()
+
+
+async def test_a_replacement_that_does_not_start_leaves_the_old_one() -> None:
+    for beside in (True, False):
+        maker = StubMaker({}, {"fails": "wrong plan"})
+        service = Service(maker, stub_request(), fits_beside=lambda _, b=beside: b)  # type: ignore[misc]
+        await service.start()
+        other = stub_request(parallel=7)
+        with pytest.raises(EngineStartFailed, match="wrong plan"):
+            await service.replace(other, because="a new plan")
+        await until(lambda s=service: s.status.state is EngineState.READY)  # type: ignore[misc]
+        assert service.request.settings.parallel == 2
+        assert maker.asked[-1].settings.parallel == (7 if beside else 2)
+        await service.stop()
+
+
+async def test_a_replacement_brings_its_own_settings() -> None:
+    maker = StubMaker()
+    service = Service(maker, stub_request(), fits_beside=lambda _: True)
+    await service.start()
+    await service.replace(stub_request(parallel=7), because="a new plan")
+    assert service.model.parallel == 7
+    await maker.made[1].kill()
+    await until(lambda: service.restarts == 1 and service.status.state is EngineState.READY)
+    assert maker.asked[2].settings.parallel == 7, "it is what restarts from now on"
+    await service.stop()
+
+
+async def test_settings_are_stepped_down_where_the_start_ran_out_of_memory() -> None:
+    def milder(request: EngineRequest, error: EngineError) -> tuple[EngineRequest, str] | None:
+        if "memory" not in error.sentence or request.settings.ubatch <= 128:
+            return None
+        settings = replace(request.settings, ubatch=request.settings.ubatch // 2)
+        return replace(request, settings=settings), f"ubatch is {settings.ubatch} now."
+
+    maker = StubMaker({"fails": "no memory"}, {"fails": "no memory"})
+    said: list[Note] = []
+    service = Service(maker, stub_request(), milder=milder, on_note=said.append)
+    await service.start()
+    assert [asked.settings.ubatch for asked in maker.asked] == [512, 256, 128]
+    assert [note.text for note in said if note.engine == 0] == [
+        "ubatch is 256 now.",
+        "ubatch is 128 now.",
+    ]
+    assert service.request.settings.ubatch == 128
+    await service.stop()
+
+
+async def test_a_stop_ends_all_engines_whatever_they_are_doing() -> None:
+    maker = StubMaker({}, {"start_seconds": 60})
+    service = Service(maker, stub_request(), fits_beside=lambda _: True)
+    await service.start()
+    replacing = asyncio.create_task(service.replace(because="a test"))
+    await until(lambda: len(maker.made) == 2)
+    async with asyncio.timeout(5):
+        await service.stop()
+    assert [engine.state for engine in maker.made] == [EngineState.STOPPED] * 2
+    with pytest.raises(EngineStartFailed):
+        await replacing

@@ -183,6 +183,10 @@ async def launched(prepared: Prepared) -> AsyncIterator[tuple[str, ReadLog]]:
     listener = bind(port=0)
     request = prepared.request()
     request = replace(request, verbose=bool(request.settings.drafts))
-    engine = make_engine(request)
-    async with serving(Service(engine, request), listener) as url:
-        yield url, engine.log_tail
+    service = Service(make_engine, request)
+
+    def read_log(lines: int) -> tuple[str, ...]:
+        return service.engine.log_tail(lines) if service.engine is not None else ()
+
+    async with serving(service, listener) as url:
+        yield url, read_log

@@ -12,9 +12,9 @@ from moestro.cli.launch import Prepared
 from moestro.client.endpoint import EndpointClient
 from moestro.doctor.host import Host
 from moestro.doctor.soak import SoakReport, SoakSample
-from moestro.engine import Engine
+from moestro.engine import EngineState
 from moestro.engine.start import make_engine
-from moestro.errors import MoestroError
+from moestro.errors import EngineError, MoestroError
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from moestro.hardware.gpu_state import read_gpu_states
@@ -67,21 +67,24 @@ async def _soak(
 ) -> SoakReport:
     parallel = prepared.plan.settings.parallel
     request = prepared.request()
-    engine = make_engine(request)
+    service = Service(make_engine, request)
     samples: list[SoakSample] = []
     load = _Load()
     begun = time.monotonic()
     try:
-        async with serving(Service(engine, request), bind(port=0)) as url:
+        async with serving(service, bind(port=0)) as url:
             streams = [asyncio.create_task(load.stream(url, n)) for n in range(parallel)]
             try:
                 await asyncio.sleep(min(WARM_UP_SECONDS, seconds / 4))
                 begun = time.monotonic()
-                await _watch(prepared, engine, load, seconds, samples, progress)
+                await _watch(prepared, service, load, seconds, samples, progress)
             finally:
                 for stream in streams:
                     stream.cancel()
                 await asyncio.gather(*streams, return_exceptions=True)
+            if service.restarts:  # no stream noticed; a soak is to
+                ends = [note.text for note in service.notes if note.state is EngineState.FAILED]
+                load.failures.insert(0, EngineError(ends[0]))
     except MoestroError as error:
         load.failures.insert(0, error)
     trouble = load.failures[0].sentence if load.failures else None
@@ -90,17 +93,19 @@ async def _soak(
 
 async def _watch(
     prepared: Prepared,
-    engine: Engine,
+    service: Service,
     load: _Load,
     seconds: float,
     samples: list[SoakSample],
     progress: Callable[[float], None],
 ) -> None:
+    engine = service.engine
+    assert engine is not None
     stretch = max(seconds / STRETCHES, LEAST_STRETCH_SECONDS)
     host, begun = Host(), time.monotonic()
     last = begun
     tokens, times = load.tokens, processor_times(engine.pid)
-    while last - begun < seconds and not load.failures:
+    while last - begun < seconds and not load.failures and not service.restarts:
         await asyncio.sleep(stretch)
         now = time.monotonic()
         now_tokens, now_times = load.tokens, processor_times(engine.pid)

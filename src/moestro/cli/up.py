@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moestro.cli.keeping import service_for
 from moestro.cli.launch import Prepared, prepare
 from moestro.cli.options import address_options, engine_options, json_option, wishes_of
 from moestro.client.endpoint import Answer, EndpointClient
 from moestro.doctor.case import Address
-from moestro.engine import Engine
+from moestro.engine import Engine, EngineState
 from moestro.errors import MoestroError
+from moestro.planning import Wishes
 
 if TYPE_CHECKING:
-    from moestro.gateway.service import Service
+    from moestro.gateway.service import Note, Service
 
 FIRST_PROMPT = "Tell me a short story."
 FIRST_TOKENS = 48
 """Enough to time decoding; a large model on a CPU says them in seconds."""
-
-LAST_LOG_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +75,22 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
         from moestro.cli.show_plan import show_plan
 
         show_plan(prepared.plan, Console(highlight=False), brief=True)
-    return run(lambda: _up(prepared, listener, as_json=as_json))
+    wishes = wishes_of(options)
+    return run(lambda: _up(prepared, wishes, listener, as_json=as_json))
 
 
 def to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def _up(prepared: Prepared, listener: socket.socket, *, as_json: bool) -> int:
-    from moestro.engine.start import make_engine
+async def _up(prepared: Prepared, wishes: Wishes, listener: socket.socket, *, as_json: bool) -> int:
     from moestro.gateway.server import serve
-    from moestro.gateway.service import Service
 
-    request = prepared.request()
-    engine = make_engine(request)
-    service = Service(engine, request)
+    service = service_for(prepared, wishes, _tell)
     following: list[asyncio.Task[None]] = []
 
     def on_ready(url: str) -> None:
-        following.append(asyncio.create_task(_announce(prepared, service, engine, url, as_json)))
-        following.append(asyncio.create_task(_tell_of_the_end(service)))
+        following.append(asyncio.create_task(_announce(prepared, service, url, as_json)))
         following[0].add_done_callback(_stop_on_failure)
 
     try:
@@ -115,9 +111,9 @@ def _stop_on_failure(task: asyncio.Task[None]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-async def _announce(
-    prepared: Prepared, service: Service, engine: Engine, url: str, as_json: bool
-) -> None:
+async def _announce(prepared: Prepared, service: Service, url: str, as_json: bool) -> None:
+    engine = service.engine
+    assert engine is not None
     try:
         first = await _first_answer(url)
     except MoestroError as error:
@@ -169,15 +165,10 @@ def _command_started_at() -> float:
     return float(psutil.Process().create_time())
 
 
-async def _tell_of_the_end(service: Service) -> None:
-    """An engine that dies while it serves is said at once; the endpoint stays and answers 503."""
-    ended = await service.ended()
-    if service.stopping:
-        return
-    to_stderr(f"error: {ended.sentence}")
-    for line in ended.log_tail[-LAST_LOG_LINES:]:
-        to_stderr(f"  {line}")
-    to_stderr("hint: The endpoint answers 503 until you stop it with Ctrl-C and start it again.")
+def _tell(note: Note) -> None:
+    """What happens to an engine once the service is there; its first start is shown elsewhere."""
+    if note.engine > 1 or note.state is EngineState.FAILED or note.engine == 0:
+        to_stderr(f"{note.sentence}")
 
 
 def _summary(prepared: Prepared, engine: Engine, url: str, first: FirstAnswer) -> dict[str, Any]:

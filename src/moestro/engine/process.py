@@ -21,10 +21,11 @@ from moestro.engine.child import (
     request_to_json,
 )
 from moestro.engine.log import EngineLog
+from moestro.engine.oom import oom_kills
 from moestro.engine.probe import get_json
 from moestro.engine.protocol import EngineExit, EngineRequest, EngineState
 from moestro.engine.reasons import SHOWN_LOG_LINES, Reason, explain_exit, signal_of
-from moestro.errors import EngineError, EngineStartFailed
+from moestro.errors import EngineError, EngineOutOfMemory, EngineStartFailed
 
 _HEALTH_INTERVAL_SECONDS = 0.05
 _LOG_DRAIN_SECONDS = 1.0
@@ -63,6 +64,7 @@ class EngineProcess:
         self._started_seconds: float | None = None
         self._stream_context: int | None = None
         self._begun = False
+        self._oom_kills: int | None = None
         self._spawn_over = asyncio.Event()
         self._stop_wanted = False
         self._own_reason: Reason | None = None
@@ -103,6 +105,7 @@ class EngineProcess:
         if self._begun:
             raise EngineError("An engine starts once; make a new one.")
         self._begun = True
+        self._oom_kills = oom_kills()
         begun = time.monotonic()
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -264,12 +267,17 @@ class EngineProcess:
             return EngineStartFailed("The engine was stopped before it was ready.")
         reason = self._explain(exit_code)
         log_tail = self._log.tail(SHOWN_LOG_LINES) if reason.log_helps else ()
-        return EngineStartFailed(reason.sentence, hint=reason.hint, log_tail=log_tail)
+        kind = EngineOutOfMemory if reason.memory else EngineStartFailed
+        return kind(reason.sentence, hint=reason.hint, log_tail=log_tail)
 
     def _explain(self, exit_code: int | None) -> Reason:
         """What this object did to the process itself explains more than its log."""
+        before, now = self._oom_kills, oom_kills()
         return self._own_reason or explain_exit(
-            self._log.tail(_EXPLAIN_LOG_LINES), exit_code, self.request.model.name
+            self._log.tail(_EXPLAIN_LOG_LINES),
+            exit_code,
+            self.request.model.name,
+            oom_killed=before is not None and now is not None and now > before,
         )
 
     async def _kill(self) -> None:

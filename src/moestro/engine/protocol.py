@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the set-up imports this room before anything is installed
 class EngineState(StrEnum):
     STARTING = "starting"
     READY = "ready"
+    DRAINING = "draining"  # answers what it has, and gets no more
     STOPPED = "stopped"  # ended because it was asked to
     FAILED = "failed"  # ended, or never became ready, by itself
 

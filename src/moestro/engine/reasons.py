@@ -26,12 +26,14 @@ _SMALLER = "Lower --context or --parallel, use --cache-type q8_0, or take a smal
 @dataclass(frozen=True, slots=True)
 class Reason:
     """`log_helps`: the log's last lines say more than the sentence, so they belong beside it.
-    `outside`: it lies with the machine, or with whoever ended the engine; not with the model."""
+    `outside`: it lies with the machine, or with whoever ended the engine; not with the model.
+    `memory`: less of it would have sufficed for other settings."""
 
     sentence: str
     hint: str | None = None
     log_helps: bool = False
     outside: bool = False
+    memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class _Rule:
     hint: str | None = None
     log_helps: bool = False
     outside: bool = False
+    memory: bool = False
 
 
 def _rule(
@@ -50,8 +53,9 @@ def _rule(
     *,
     log_helps: bool = False,
     outside: bool = False,
+    memory: bool = False,
 ) -> _Rule:
-    return _Rule(re.compile(pattern), sentence, hint, log_helps, outside)
+    return _Rule(re.compile(pattern), sentence, hint, log_helps, outside, memory)
 
 
 _RULES = (
@@ -182,12 +186,14 @@ _RULES = (
         "Not enough memory for {model}: a {more} buffer of {size} could not be had.",
         _SMALLER,
         outside=True,
+        memory=True,
     ),
     _rule(
         r"(?:failed to allocate buffer of size (?P<bytes>\d+))",
         "Not enough memory for {model}: a buffer of {size} could not be had.",
         _SMALLER,
         outside=True,
+        memory=True,
     ),
     _rule(
         r"(?:out of memory|insufficient memory|std::bad_alloc|Cannot allocate memory"
@@ -195,6 +201,7 @@ _RULES = (
         "Not enough memory for {model} with these settings.",
         _SMALLER,
         outside=True,
+        memory=True,
     ),
     _rule(
         r"(?P<where>[\w.+-]+:\d+): "
@@ -228,12 +235,22 @@ _RULES = (
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 
 
-def explain_exit(log: Sequence[str], exit_code: int | None, model: str) -> Reason:
+def explain_exit(
+    log: Sequence[str], exit_code: int | None, model: str, *, oom_killed: bool = False
+) -> Reason:
     """Why the engine that ran `model` (a file's name) ended.
 
     `exit_code` is as in `subprocess`: negative for a signal, None if it is still running.
+    `oom_killed`: the kernel ended a process for want of memory meanwhile.
     """
     ended_by = signal_of(exit_code)
+    if ended_by is signal.SIGKILL and oom_killed:
+        return Reason(
+            f"The system ran out of memory and ended the engine that ran {model} (SIGKILL).",
+            _SMALLER,
+            outside=True,
+            memory=True,
+        )
     if ended_by in _FROM_OUTSIDE:
         # Its log is that of a healthy engine, so nothing in there may be blamed.
         return _killed(ended_by)
@@ -259,7 +276,7 @@ def _fill(rule: _Rule, found: re.Match[str], model: str) -> Reason:
     words = {name: (text or "").strip().rstrip(".") for name, text in found.groupdict().items()}
     size = format_bytes(int(words["bytes"])) if words.get("bytes") else "?"
     sentence = rule.sentence.format(model=model, size=size, **words)
-    return Reason(sentence, rule.hint, rule.log_helps, rule.outside)
+    return Reason(sentence, rule.hint, rule.log_helps, rule.outside, rule.memory)
 
 
 def _killed(ended_by: signal.Signals) -> Reason:

@@ -15,16 +15,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moestro.client.text import json_bytes
 from moestro.engine import EngineState
 from moestro.gateway import call as calls
-from moestro.gateway import failure, request_id
+from moestro.gateway import failure, request_id, transcript
 from moestro.gateway.call import Check
 from moestro.gateway.defaults import MAX_BODY_BYTES
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.index_page import index_html, index_text
 from moestro.gateway.relay import Relay
 from moestro.gateway.service import Service
+from moestro.gateway.transcript import Api
 
 CHAT_COMPLETIONS = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+RESPONSES = "/v1/responses"
 
 
 def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASGIApp:
@@ -50,17 +54,26 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASG
         return _Json(service.model.to_json())
 
     # `route` is ours and never what the client wrote: it goes to the engine together with its key.
-    async def relay(request: Request, route: str, fields: Mapping[str, Check]) -> Relay:
+    async def relay(request: Request, route: str, fields: Mapping[str, Check], api: Api) -> Relay:
         body = await calls.read_body(request, max_body_bytes)
         call = calls.parse_call(body, fields)
         _check_model(service, call.model)
-        return Relay(service, route, call)
+        return Relay(service, route, call, api)
 
     async def chat_completions(request: Request) -> Relay:
-        return await relay(request, CHAT_COMPLETIONS, calls.CHAT)
+        return await relay(request, CHAT_COMPLETIONS, calls.CHAT, transcript.CHAT)
 
     async def completions(request: Request) -> Relay:
-        return await relay(request, COMPLETIONS, calls.COMPLETION)
+        return await relay(request, COMPLETIONS, calls.COMPLETION, transcript.COMPLETION)
+
+    async def messages(request: Request) -> Relay:
+        return await relay(request, MESSAGES, calls.MESSAGE, transcript.MESSAGE)
+
+    async def count_tokens(request: Request) -> Relay:
+        return await relay(request, COUNT_TOKENS, calls.MESSAGE, transcript.MESSAGE)
+
+    async def responses(request: Request) -> Relay:
+        return await relay(request, RESPONSES, calls.RESPONSE, transcript.RESPONSE)
 
     async def embeddings(request: Request) -> Response:
         calls.parse_call(await calls.read_body(request, max_body_bytes), calls.EMBEDDING)
@@ -81,6 +94,9 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASG
             Route("/v1/models/{name:path}", one_model),
             Route(CHAT_COMPLETIONS, chat_completions, methods=["POST"]),
             Route(COMPLETIONS, completions, methods=["POST"]),
+            Route(MESSAGES, messages, methods=["POST"]),
+            Route(COUNT_TOKENS, count_tokens, methods=["POST"]),
+            Route(RESPONSES, responses, methods=["POST"]),
             Route("/v1/embeddings", embeddings, methods=["POST"]),
         ],
         exception_handlers={

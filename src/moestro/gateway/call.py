@@ -27,9 +27,10 @@ _DISCARD_FACTOR = 8
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`body` is what the client sent, byte by byte."""
+    """`body` is what the client sent, byte by byte; `data` is what it says."""
 
     body: bytes
+    data: Mapping[str, Any]
     model: str | None
     stream: bool
 
@@ -110,6 +111,39 @@ COMPLETION: Mapping[str, Check] = {
     "suffix": NOT_HERE,
 }
 
+MESSAGE: Mapping[str, Check] = {
+    "model": STRING,
+    "messages": ARRAY,
+    "max_tokens": INTEGER,
+    "system": ("a string or an array of blocks", lambda value: isinstance(value, str | list)),
+    "stream": BOOLEAN,
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "top_k": INTEGER,
+    "stop_sequences": STRINGS,
+    "thinking": OBJECT,
+    "metadata": OBJECT,
+    "tool_choice": OBJECT,
+}
+"""Anthropic's messages; their tools have a form of their own, which the engine checks."""
+
+RESPONSE: Mapping[str, Check] = {
+    "model": STRING,
+    "input": ("a string or an array of items", lambda value: isinstance(value, str | list)),
+    "instructions": STRING,
+    "stream": BOOLEAN,
+    "max_output_tokens": INTEGER,
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "reasoning": OBJECT,
+    "text": OBJECT,
+    "tools": ARRAY,
+    "previous_response_id": (
+        "left out: answers are not kept here, send the whole conversation",
+        lambda value: value == "",
+    ),
+}
+
 EMBEDDING: Mapping[str, Check] = {
     "model": STRING,
     "input": PROMPT,
@@ -176,8 +210,9 @@ def parse_call(body: bytes, fields: Mapping[str, Check]) -> Call:
             raise _wrong(name, expected)
     if "messages" in fields:
         _check_messages(data["messages"])
+    if "tools" in fields and "messages" in fields:
         _check_tools(data.get("tools") or [])
-    return Call(body=body, model=data.get("model"), stream=data.get("stream") is True)
+    return Call(body, data, data.get("model"), data.get("stream") is True)
 
 
 def _wrong(param: str, expected: str) -> RequestFailed:

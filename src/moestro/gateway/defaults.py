@@ -18,5 +18,8 @@ BODY_IDLE_SECONDS = 30.0
 RETRY_AFTER_SECONDS = 2
 """What a client is told to wait when the engine is not ready."""
 
+BUSY_RETRY_AFTER_SECONDS = 5
+"""The same where too many wait already."""
+
 DRAIN_SECONDS = 10.0
 """How long answers in progress may take to finish after SIGTERM."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from moestro.client.text import json_bytes
 from moestro.errors import GatewayError
-from moestro.gateway.defaults import RETRY_AFTER_SECONDS
+from moestro.gateway.defaults import BUSY_RETRY_AFTER_SECONDS, RETRY_AFTER_SECONDS
 
 FailureSource = Literal["gateway", "engine", "request"]
 
@@ -192,6 +192,55 @@ def unavailable(
         source=source,
         hint=hint,
         retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def queue_full(most: int) -> Failure:
+    return Failure(
+        status=503,
+        message=f"{most} requests are waiting for the engine already.",
+        type=UNAVAILABLE,
+        code="queue_full",
+        source="gateway",
+        hint="Try again in a moment, or send fewer at once.",
+        retry_after_seconds=BUSY_RETRY_AFTER_SECONDS,
+    )
+
+
+def waited_too_long(seconds: float) -> Failure:
+    return Failure(
+        status=503,
+        message=f"The request waited {seconds:g} s for the engine, and its turn did not come.",
+        type=UNAVAILABLE,
+        code="queue_timeout",
+        source="gateway",
+        hint="GET /health says how the engine is.",
+        retry_after_seconds=BUSY_RETRY_AFTER_SECONDS,
+    )
+
+
+def ends_engines(times: int) -> Failure:
+    return Failure(
+        status=500,
+        message=f"{times} engines crashed while they worked on this request, the last one with "
+        "nothing else to do.",
+        type=SERVER_ERROR,
+        code="request_crashes_engine",
+        source="engine",
+        hint="It meets a fault of the engine: change the request, or the settings.",
+        retry=False,
+    )
+
+
+def diverged() -> Failure:
+    return Failure(
+        status=502,
+        message="The engine ended in the middle of this answer, and the next one answers "
+        "otherwise: the rest would not fit.",
+        type=SERVER_ERROR,
+        code="answer_diverged",
+        source="engine",
+        hint="Ask again.",
     )
 
 

@@ -1,4 +1,4 @@
-"""One request carried to the engine, and its answer carried back."""
+"""One request carried to an engine, and to the next one if that ends, and its answer back."""
 
 from __future__ import annotations
 
@@ -6,20 +6,35 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from moestro.client.sse import DONE, EventSplitter, EventTooLarge, event_data
+from moestro.client.sse import EventSplitter, EventTooLarge, event_data
+from moestro.client.text import json_bytes
 from moestro.gateway import failure
 from moestro.gateway.call import Call
-from moestro.gateway.engine_link import read_piece
+from moestro.gateway.engine_link import EngineLink, read_piece
 from moestro.gateway.failure import Failure, RequestFailed
+from moestro.gateway.life import Life
+from moestro.gateway.outlet import Outlet
+from moestro.gateway.queue import ALONE_FROM, Ticket
 from moestro.gateway.service import Service
+from moestro.gateway.transcript import Api, Diverged, Transcript
 
 MAX_ERROR_BYTES = 1 << 20
 EVENT_STREAM = "text/event-stream"
+
+MOST_CRASHES = ALONE_FROM + 1
+"""Engines that may crash under one request; the last one has nothing else to do."""
+
+MOST_TRIES = 50
+"""Engines that one request may lose, for whatever reason."""
+
+MOST_BREAKS = 3
+"""How often a living engine may break its connection under one request."""
 
 _STREAM_HEADERS = {
     "content-type": f"{EVENT_STREAM}; charset=utf-8",
@@ -27,26 +42,30 @@ _STREAM_HEADERS = {
     "x-accel-buffering": "no",  # nginx would collect the stream otherwise
 }
 _BROKEN = (aiohttp.ClientError, OSError, EventTooLarge)
+_FROM_OUTSIDE = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"})
 
 
 class Relay(Response):
     """Asks the engine while it watches whether the client is still there.
 
     A client that leaves takes its upstream connection with it, which is how the engine learns that
-    it can stop generating.
+    it can stop generating. A client that reads slowly holds up nobody: its answer is collected.
     """
 
-    def __init__(self, service: Service, path: str, call: Call) -> None:
+    def __init__(self, service: Service, path: str, call: Call, api: Api, key: str = "") -> None:
         # Like Starlette's own streaming response this one has no body to hand to its parent.
         self.status_code = 200
         self.background = None
         self._service = service
         self._path = path
         self._call = call
+        self._transcript = Transcript(api, call.body, call.data) if call.stream else None
+        self._ticket = Ticket(key)
+        self._breaks = self._tries = 0
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.create_task(self._answer(send))
+        work = asyncio.create_task(self._work(send))
         gone = asyncio.create_task(_client_left(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -58,80 +77,136 @@ class Relay(Response):
         if not work.cancelled():
             work.result()
 
-    async def _answer(self, send: Send) -> None:
-        try:
-            async with self._service.link().post(self._path, self._call.body) as answer:
-                failed = answer.status >= 400
-                if answer.content_type == EVENT_STREAM and not failed:
-                    await self._stream(answer, send)
-                    return
-                body = await _read(answer, MAX_ERROR_BYTES if failed else None)
-        except RequestFailed as refused:
-            await self._fail(refused.failure, send)
-        except _BROKEN:
-            await self._fail(await self._service.why_broken(), send)
-        else:
-            # The engine has done its part: from here on its end can't cut this answer.
-            if failed:
-                await self._fail(failure.from_engine(answer.status, body), send)
-            else:
-                await self._whole(answer.status, body, send)
+    async def _work(self, send: Send) -> None:
+        async with Outlet(send) as out:
+            try:
+                while not await self._attempt(out):
+                    pass
+            except RequestFailed as refused:
+                self._fail(refused.failure, out)
+            except Diverged:
+                self._fail(failure.diverged(), out)
 
-    async def _whole(self, status: int, body: bytes, send: Send) -> None:
-        await self._start(send, status, {"content-type": "application/json"}, len(body))
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+    async def _attempt(self, out: Outlet) -> bool:
+        """Whether the client has its answer: False if an engine broke off and another may do it.
 
-    async def _stream(self, answer: aiohttp.ClientResponse, send: Send) -> None:
-        """Passes events on as they become whole, up to [DONE] or an error event.
+        Raises:
+            RequestFailed, Diverged: there will be none.
+        """
+        async with self._service.queue.turn(self._ticket) as life:
+            try:
+                body = await self._body(life.link)
+                async with life.link.post(self._path, body) as answer:
+                    failed = answer.status >= 400
+                    if answer.content_type == EVENT_STREAM and not failed:
+                        await self._stream(answer, out)
+                        return True
+                    whole = await _read(answer, MAX_ERROR_BYTES if failed else None)
+            except _BROKEN:
+                whole = None
+            except Diverged:
+                self._replay_failed()
+                return False
+        if whole is None:
+            await self._broken(life)
+            return False
+        if failed:
+            raise RequestFailed(failure.from_engine(answer.status, whole))
+        self._start(out, answer.status, {"content-type": "application/json"}, len(whole))
+        out.write(whole)
+        return True
+
+    async def _body(self, link: EngineLink) -> bytes:
+        if self._transcript is None:
+            return self._call.body
+        if not self._ticket.interrupted:
+            return self._transcript.first_body()
+
+        async def ask(path: str, data: Mapping[str, Any]) -> Any:
+            async with link.post(path, json_bytes(data)) as answer:
+                said = await _read(answer, None)
+            with contextlib.suppress(ValueError):
+                return json.loads(said) if answer.status == 200 else None
+
+        return await self._transcript.resume(ask)
+
+    def _replay_failed(self) -> None:
+        """Raises Diverged: the other way was tried as well."""
+        if self._transcript is None or self._transcript.diverged:
+            raise Diverged
+        self._transcript.replay_failed()
+
+    async def _broken(self, life: Life) -> None:
+        """Whose fault it was, and whether it is worth another try.
+
+        Raises:
+            RequestFailed: it is not.
+        """
+        self._ticket.interrupted = True
+        self._tries += 1
+        if self._tries >= MOST_TRIES:
+            raise RequestFailed(self._service.refusal() or failure.broke_off())
+        ended = await self._service.end_of(life)
+        if ended is None:
+            self._breaks += 1
+            if self._breaks >= MOST_BREAKS:
+                raise RequestFailed(failure.broke_off())
+        elif life.crashed and ended.signal not in _FROM_OUTSIDE:
+            self._ticket.crashes += 1
+            if self._ticket.crashes >= MOST_CRASHES:
+                raise RequestFailed(failure.ends_engines(self._ticket.crashes))
+
+    async def _stream(self, answer: aiohttp.ClientResponse, out: Outlet) -> None:
+        """Passes events on as they become whole, up to the last one or an error event.
 
         Raises:
             aiohttp.ClientError, OSError, EventTooLarge: the stream ended without either.
         """
+        assert self._transcript is not None
         splitter = EventSplitter()
-        await self._start(send, answer.status, _STREAM_HEADERS)
+        if not self._started:
+            self._start(out, answer.status, _STREAM_HEADERS)
+        transcript = self._transcript
         while chunk := await read_piece(answer):
-            events = splitter.feed(chunk)
-            for index, event in enumerate(events):
-                ending = _ending(event)
-                if ending is not None:
-                    body = b"".join((*events[:index], ending))
-                    await send({"type": "http.response.body", "body": body, "more_body": False})
+            for event in splitter.feed(chunk):
+                error = _error_in(event)
+                if error is not None:
+                    raise RequestFailed(error)
+                out.write(transcript.feed(event))
+                if transcript.ends_with(event):
+                    out.write(transcript.finish())
                     return
-            if events:
-                body = b"".join(events)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await out.room()
         raise aiohttp.ClientPayloadError("The stream ended without its last event.")
 
-    async def _start(
-        self, send: Send, status: int, headers: Mapping[str, str], length: int | None = None
+    def _start(
+        self, out: Outlet, status: int, headers: Mapping[str, str], length: int | None = None
     ) -> None:
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         if length is not None:
             raw.append((b"content-length", str(length).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": raw})
+        out.start(status, raw)
         self._started = True
 
-    async def _fail(self, error: Failure, send: Send) -> None:
-        body = error.body()
+    def _fail(self, error: Failure, out: Outlet) -> None:
         if self._started:
-            body = error.event()
-        else:
-            await self._start(send, error.status, error.headers(), len(body))
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+            out.write(error.event())
+            return
+        body = error.body()
+        self._start(out, error.status, error.headers(), len(body))
+        out.write(body)
 
 
-def _ending(event: bytes) -> bytes | None:
-    """What to send as the last event instead of this one; None when the stream goes on."""
+def _error_in(event: bytes) -> Failure | None:
+    """What an event says of an engine that could not go on."""
     data = event_data(event)
-    if data == DONE:
-        return event
     if data is None or not data.startswith(b'{"error"'):
         return None
     with contextlib.suppress(ValueError):
         error = json.loads(data)["error"]
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-        return failure.from_engine(status, data).event()
+        return failure.from_engine(status, data)
     return None
 
 

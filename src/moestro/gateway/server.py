@@ -183,7 +183,7 @@ async def serve(
                     on_ready(web.url)
                 await asyncio.wait((stop, web.task), return_when=asyncio.FIRST_COMPLETED)
             if start.done() and stop.done() and stop.result() is signal.SIGTERM:
-                await _drain(web, signals, drain_seconds)
+                await _drain(service, web, signals, drain_seconds)
         finally:
             stop.cancel()
             try:
@@ -202,8 +202,12 @@ async def _end(start: asyncio.Task[None]) -> None:
         start.exception()
 
 
-async def _drain(web: _Web, signals: asyncio.Queue[signal.Signals], drain_seconds: float) -> None:
+async def _drain(
+    service: Service, web: _Web, signals: asyncio.Queue[signal.Signals], drain_seconds: float
+) -> None:
+    """Answers in progress may end; who waits for an engine is told to come back."""
     web.refuse_new()
+    service.refuse_waiting()
     second = asyncio.create_task(signals.get())
     await asyncio.wait(
         (web.task, second), timeout=drain_seconds, return_when=asyncio.FIRST_COMPLETED

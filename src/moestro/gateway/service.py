@@ -1,26 +1,45 @@
-"""The owner of an engine: its life, its readiness, and what it is fit for.
+"""The owner of the engines: one answers, and when it is gone the next one does.
 
-Whoever needs the engine asks for its link at the moment of use. Nobody keeps a copy of its state.
+Whoever needs an engine takes its turn in `queue` at the moment of use. Nobody keeps a copy of an
+engine's state.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from moestro.engine import Engine, EngineExit, EngineRequest, EngineState
-from moestro.errors import EngineStartFailed
+from moestro.errors import EngineError, EngineStartFailed
 from moestro.gateway import failure
-from moestro.gateway.engine_link import EngineLink
-from moestro.gateway.failure import Failure, RequestFailed
+from moestro.gateway.failure import Failure
+from moestro.gateway.life import Life
+from moestro.gateway.queue import Queue
 from moestro.gateway.served_model import ServedModel
 
-LAST_BYTES_SECONDS = 0.2
-"""Time for requests to read what a dead engine had still sent, before their link is cut."""
+MakeEngine = Callable[[EngineRequest], Engine]
+
+Milder = Callable[[EngineRequest, EngineError], tuple[EngineRequest, str] | None]
+"""What to try after a start that failed, and a sentence that says what is given up for it; None
+where nothing milder would help."""
 
 EXIT_REASON_SECONDS = 1.5
 """How long a broken request waits to learn why: a socket breaks before an exit is reaped."""
+
+FIRST_DELAY_SECONDS = 1.0
+MOST_DELAY_SECONDS = 60.0
+"""Between tries of an engine that did not become ready; one that did is started again at once."""
+
+REPLACE_DRAIN_SECONDS = 30.0
+"""How long requests may stay with an engine that is being replaced. After that they are cut, and go
+on with the new one."""
+
+MOST_NOTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +48,91 @@ class Status:
     reason: str | None = None
 
 
-class Service:
-    """One engine behind the endpoint, from its start to its end.
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that happened to an engine. `at` is in seconds since the epoch."""
 
-    An engine's life is a line, so a `Service` is used once. It does not stop by itself when the
-    engine dies: it stays, says so, and refuses work.
+    at: float
+    engine: int
+    state: EngineState | None
+    text: str
+
+    @property
+    def sentence(self) -> str:
+        who = f"engine {self.engine}" if self.engine else "engines"
+        return f"{who} {self.state}: {self.text}" if self.state else f"{who}: {self.text}"
+
+
+@dataclass(slots=True)
+class _Order:
+    """A replacement that somebody wants; `done` says when it is there, or why not."""
+
+    request: EngineRequest
+    because: str
+    done: asyncio.Future[None]
+
+
+class Service:
+    """`make` makes an engine that is not started yet; each one is used once.
+
+    `milder` finds settings that need less where the machine had no room (see `Milder`).
+    `fits_beside` says whether the machine has room for one more engine like that while the present
+    one runs. `on_note` is told of everything that happens to the engines.
     """
 
-    def __init__(self, engine: Engine, request: EngineRequest) -> None:
-        self._engine = engine
-        self._link: EngineLink | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._stopping = False
-        self._exit: EngineExit | None = None
-        self._exit_known = asyncio.Event()
-        self._started_at = time.monotonic()
-        self._request = request
+    def __init__(
+        self,
+        make: MakeEngine,
+        request: EngineRequest,
+        *,
+        queue: Queue | None = None,
+        milder: Milder = lambda _request, _error: None,
+        fits_beside: Callable[[EngineRequest], bool] = lambda _request: False,
+        on_note: Callable[[Note], None] = lambda _note: None,
+    ) -> None:
+        self.request = request
         self.model = ServedModel.of(request)
+        self.queue = queue if queue is not None else Queue()
+        self.notes: deque[Note] = deque(maxlen=MOST_NOTES)
+        self.restarts = 0
+        self._make = make
+        self._milder = milder
+        self._fits_beside = fits_beside
+        self._on_note = on_note
+        self._numbers = count(1)
+        self._life: Life | None = None
+        self._coming: Life | None = None
+        self._old: set[Life] = set()
+        self._farewells: set[asyncio.Task[None]] = set()
+        self._tending: asyncio.Task[None] | None = None
+        self._orders: asyncio.Queue[_Order] = asyncio.Queue()
+        self._stopping = False
+        self._last_words: str | None = None
+        self._started_at = time.monotonic()
+
+    # What others see
+
+    @property
+    def engine(self) -> Engine | None:
+        """The one that answers, or the last one that did."""
+        return self._life.engine if self._life is not None else None
 
     @property
     def status(self) -> Status:
         if self._stopping:
             return Status(EngineState.STOPPED, "The gateway is shutting down.")
-        if self._exit is not None:
-            return Status(EngineState.FAILED, self._exit.sentence)
-        if self._engine.state in (EngineState.FAILED, EngineState.STOPPED):
-            return Status(EngineState.FAILED, "The engine has ended.")
-        if self._link is None:
-            return Status(EngineState.STARTING, "The engine is loading the model.")
-        return Status(EngineState.READY)
+        life = self._life
+        if life is not None and life.state is EngineState.READY:
+            return Status(EngineState.READY)
+        if life is not None and life.state is EngineState.DRAINING:
+            return Status(EngineState.DRAINING, "The engine is being replaced.")
+        if self._coming is None and life is not None and life.state is not EngineState.STOPPED:
+            ended = life.exit.sentence if life.exit is not None else "The engine has ended."
+            return Status(EngineState.FAILED, self._last_words or ended)
+        if self._coming is None and self._last_words is not None:
+            return Status(EngineState.FAILED, self._last_words)
+        before = f"{self._last_words} " if self._last_words else ""
+        return Status(EngineState.STARTING, f"{before}The engine is loading the model.")
 
     @property
     def stopping(self) -> bool:
@@ -65,88 +140,236 @@ class Service:
         return self._stopping
 
     @property
+    def running(self) -> int:
+        """Requests that are with an engine that takes more."""
+        return self._life.running if self._life is not None else 0
+
+    @property
     def uptime_seconds(self) -> float:
         return time.monotonic() - self._started_at
 
+    def refusal(self) -> Failure | None:
+        """Why a request would not be answered at once; None when it would."""
+        status = self.status
+        return None if status.state is EngineState.READY else not_ready(status)
+
+    async def end_of(self, life: Life) -> EngineExit | None:
+        """How that engine ended; None if it has not, for as long as it takes to notice."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_REASON_SECONDS):
+                await life.ended()
+        return life.exit
+
+    # Start and end
+
     async def start(self, timeout_seconds: float | None = None) -> None:
-        """Returns when the engine answers.
+        """Returns when the engine answers; from then on there is always one, or one on its way.
 
         Raises:
             EngineStartFailed: it ended first, was not ready in time, or was stopped.
         """
-        if self.stopping:
+        if self._stopping:
             raise _stopped_early()
-        await self._engine.start(timeout_seconds)
-        if self._stopping:  # a stop that the engine could not obey at that moment
-            await self._engine.stop(grace_seconds=0)
-            raise _stopped_early()
-        self.model = ServedModel.of(self._request, self._engine.stream_context)
-        link = EngineLink(self._engine.address, self._engine.api_key)
-        self._link = link
-        self._watch = asyncio.create_task(self._watch_exit(link), name="engine-exit-watch")
-
-    async def _watch_exit(self, link: EngineLink) -> None:
-        self._exit = await self._engine.wait()
-        self._exit_known.set()
-        await asyncio.sleep(LAST_BYTES_SECONDS)
-        await link.close()
-
-    def link(self) -> EngineLink:
-        """The way to the engine, now.
-
-        Raises:
-            RequestFailed: 503, when it is not ready.
-        """
-        refusal = self.refusal()
-        if refusal is not None or self._link is None:
-            raise RequestFailed(refusal or _not_ready(Status(EngineState.STARTING)))
-        return self._link
-
-    def refusal(self) -> Failure | None:
-        """Why a request would be refused now; None when it would not."""
-        status = self.status
-        return None if status.state is EngineState.READY else _not_ready(status)
-
-    async def why_broken(self) -> Failure:
-        """What to tell a client whose request broke on the way to the engine or back."""
-        if self._watch is not None and not self._stopping:
+        life, trying = None, self.request
+        while life is None:
             try:
-                async with asyncio.timeout(EXIT_REASON_SECONDS):
-                    await self._exit_known.wait()
-            except TimeoutError:
-                return failure.broke_off()
-        return self.refusal() or failure.broke_off()
-
-    async def ended(self) -> EngineExit:
-        """Waits until the engine has ended, however it ended."""
-        return await self._engine.wait()
+                life = await self._started(trying, timeout_seconds)
+            except EngineError as error:
+                milder = None if self._stopping else self._milder(trying, error)
+                if self._stopping:
+                    raise _stopped_early() from error
+                if milder is None:
+                    raise
+                trying = self._step_down(*milder)
+        self._take(life)
+        self._tending = asyncio.create_task(self._tend(), name="engines")
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
-        """Breaks what is in progress, then ends the engine. May be called at any moment."""
+        """Breaks what is in progress, then ends the engines. May be called at any moment."""
         self._stopping = True
-        if self._link is not None:
-            await self._link.close()
-        await self._engine.stop(grace_seconds)
-        if self._watch is not None:
-            await self._watch
+        self.refuse_waiting()
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.wait((self._tending,))
+        for farewell in self._farewells:
+            farewell.cancel()
+        lives = self._old | {life for life in (self._life, self._coming) if life is not None}
+        await asyncio.gather(*(life.stop("as asked", grace_seconds) for life in lives))
+
+    def refuse_waiting(self) -> None:
+        """Nobody waits any longer, for the service ends; what is with an engine stays there."""
+        self.queue.refuse(
+            failure.unavailable(
+                "The gateway is shutting down.",
+                "shutting_down",
+                source="gateway",
+                hint="Try again in a moment, if it is to come back.",
+            )
+        )
+
+    async def replace(self, request: EngineRequest | None = None, *, because: str) -> None:
+        """Another engine in the place of this one, without a request lost. None: of the same kind.
+
+        Raises:
+            EngineStartFailed: the new one does not start; the old one stays, or comes back.
+        """
+        if self._stopping or self._tending is None:
+            raise _stopped_early()
+        order = _Order(request or self.request, because, asyncio.get_running_loop().create_future())
+        self._orders.put_nowait(order)
+        await order.done
+
+    # One task owns all that follows
+
+    async def _tend(self) -> None:
+        order: asyncio.Task[_Order] | None = None
+        try:
+            while True:
+                assert self._life is not None
+                order = order or asyncio.create_task(self._orders.get())
+                ended = asyncio.create_task(self._life.ended())
+                await asyncio.wait((order, ended), return_when=asyncio.FIRST_COMPLETED)
+                ended.cancel()
+                if ended.done() and not ended.cancelled():
+                    await self._restart(self._life)
+                elif order.done():
+                    wanted, order = order.result(), None
+                    await self._replace(wanted)
+        finally:
+            if order is not None and order.done() and not order.cancelled():
+                self._orders.put_nowait(order.result())
+            elif order is not None:
+                order.cancel()
+            while not self._orders.empty():
+                self._orders.get_nowait().done.set_exception(_stopped_early())
+
+    async def _restart(self, old: Life) -> None:
+        self.queue.close()
+        ended = old.exit.sentence if old.exit is not None else "The engine has ended."
+        self._last_words = ended
+        self.restarts += 1
+        self._take(await self._until_ready(self.request))
+
+    async def _until_ready(self, request: EngineRequest) -> Life:
+        delay = 0.0
+        while True:
+            try:
+                return await self._started(request)
+            except EngineError as error:
+                milder = self._milder(request, error)
+                if milder is not None:
+                    request = self._step_down(*milder)
+                    continue
+                delay = min(max(2 * delay, FIRST_DELAY_SECONDS), MOST_DELAY_SECONDS)
+                self._last_words = f"{error.sentence} The next try is in {delay:.0f} s."
+                self._note(None, None, self._last_words)
+                await asyncio.sleep(delay)
+
+    async def _replace(self, order: _Order) -> None:
+        old = self._life
+        assert old is not None
+        try:
+            if self._fits_beside(order.request):
+                await self._replace_beside(old, order)
+            else:
+                await self._replace_after(old, order)
+        except BaseException as error:
+            if not order.done.done():
+                wrong = error if isinstance(error, EngineError) else _stopped_early()
+                order.done.set_exception(wrong)
+            if not isinstance(error, EngineError):
+                raise
+        else:
+            if not order.done.done():
+                order.done.set_result(None)
+
+    async def _replace_beside(self, old: Life, order: _Order) -> None:
+        """The new one starts while the old one still answers."""
+        new = await self._started(order.request)
+        self.request = order.request
+        self._take(new)
+        old.drain(order.because)
+        self._old.add(old)
+        farewell = asyncio.create_task(self._end(old, order.because), name="farewell")
+        self._farewells.add(farewell)
+        farewell.add_done_callback(self._farewells.discard)
+
+    async def _replace_after(self, old: Life, order: _Order) -> None:
+        """There is room for one: requests wait until the new one is there."""
+        self.queue.close()
+        old.drain(order.because)
+        await self._end(old, order.because)
+        self._last_words = f"It is being replaced: {order.because}."
+        try:
+            new = await self._started(order.request)
+        except EngineError:
+            self._take(await self._until_ready(self.request))
+            raise
+        self.request = order.request
+        self._take(new)
+
+    async def _end(self, old: Life, because: str) -> None:
+        if not await old.drained(REPLACE_DRAIN_SECONDS):
+            self._note(old.number, None, f"{old.running} requests go on with the next engine")
+        await old.stop(because)
+        self._old.discard(old)
+
+    async def _started(self, request: EngineRequest, timeout_seconds: float | None = None) -> Life:
+        """A new engine that is ready.
+
+        Raises:
+            EngineError: it cannot be made, or did not start.
+        """
+        engine = self._make(request)
+        life = Life(next(self._numbers), engine, request, self._changed)
+        self._coming = life
+        try:
+            await life.start(timeout_seconds)
+        except EngineError as error:
+            if not self._stopping:
+                self._coming, self._last_words = None, error.sentence
+            raise
+        return life
+
+    def _take(self, life: Life) -> None:
+        """This engine answers from now on."""
+        self._life, self._coming, self._last_words = life, None, None
+        self.model = ServedModel.of(life.request, life.engine.stream_context)
+        self.queue.open(life, life.request.settings.parallel)
+
+    def _step_down(self, request: EngineRequest, said: str) -> EngineRequest:
+        self._last_words = said
+        self.request = request
+        self._note(None, None, said)
+        return request
+
+    def _changed(self, life: Life, because: str) -> None:
+        self._note(life.number, life.state, because)
+
+    def _note(self, engine: int | None, state: EngineState | None, text: str) -> None:
+        note = Note(time.time(), engine or 0, state, text)
+        self.notes.append(note)
+        self._on_note(note)
 
 
 def _stopped_early() -> EngineStartFailed:
     return EngineStartFailed("The service was stopped before its engine was ready.")
 
 
-def _not_ready(status: Status) -> Failure:
+def not_ready(status: Status) -> Failure:
     reason = status.reason or "The engine is not ready."
     match status.state:
         case EngineState.STARTING:
             return failure.unavailable(
                 reason, "engine_starting", hint="GET /health says when it is ready."
             )
+        case EngineState.DRAINING:
+            return failure.unavailable(
+                reason, "engine_replaced", hint="GET /health says when the next one is ready."
+            )
         case EngineState.STOPPED:
             return failure.unavailable(reason, "shutting_down", source="gateway")
         case _:
             return failure.unavailable(
-                reason,
-                "engine_gone",
-                hint="Restart the service; its terminal shows the last lines of the log.",
+                reason, "engine_gone", hint="A new engine is tried; its log says what is wrong."
             )

@@ -1,0 +1,43 @@
+"""A `moestro up demo` of its own, as a user would start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Running:
+    url: str
+    pid: int
+
+    def engine_pid(self) -> int:
+        """The engine that runs now: the newest child."""
+        children = psutil.Process(self.pid).children()
+        return int(max(children, key=lambda child: child.create_time()).pid)
+
+
+@contextmanager
+def up(arguments: Sequence[str], model: str = "demo") -> Iterator[Running]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moestro", "up", model, "--json", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        report = json.loads(process.stdout.readline())
+        yield Running(report["url"].removesuffix("/v1"), process.pid)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)

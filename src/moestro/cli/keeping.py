@@ -1,0 +1,78 @@
+"""A service for what was prepared: one that knows what to give up where memory is short, and
+whether the machine has room for two engines at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from moestro.cli.launch import Prepared
+from moestro.engine import EngineRequest
+from moestro.errors import EngineError, EngineOutOfMemory
+from moestro.planning import Wishes
+from moestro.planning.ladder import next_step
+from moestro.planning.placement import HOST, expert_blocks
+from moestro.units import MIB
+
+if TYPE_CHECKING:
+    from moestro.gateway.service import Note, Service
+
+SPARE_BYTES = 512 * MIB
+"""Host memory that stays free beside two engines."""
+
+_ASKED = {
+    "context": ("context",),
+    "ubatch": ("ubatch",),
+    "cache_type": ("cache_type_k", "cache_type_v"),
+    "cpu_expert_layers": ("cpu_expert_layers",),
+    "prompt_cache_bytes": ("prompt_cache_bytes",),
+}
+"""Wish → the settings that it fixes."""
+
+
+def service_for(
+    prepared: Prepared, wishes: Wishes, on_note: Callable[[Note], None] = lambda _note: None
+) -> Service:
+    """A service that has not started yet."""
+    from moestro.engine.start import make_engine
+    from moestro.gateway.service import Service
+
+    fixed = {
+        name
+        for wish, names in _ASKED.items()
+        if getattr(wishes, wish) is not None
+        for name in names
+    }
+
+    def milder(request: EngineRequest, error: EngineError) -> tuple[EngineRequest, str] | None:
+        if not isinstance(error, EngineOutOfMemory):
+            return None
+        step = next_step(
+            request.settings,
+            expert_blocks=len(expert_blocks(prepared.model)),
+            gpus=bool(prepared.plan.hardware.gpus),
+            fixed=fixed,
+        )
+        if step is None:
+            return None
+        settings, given_up = step
+        return replace(request, settings=settings), f"{error.sentence} {given_up}"
+
+    def fits_beside(request: EngineRequest) -> bool:
+        return _fits_beside(prepared, request)
+
+    return Service(
+        make_engine, prepared.request(), milder=milder, fits_beside=fits_beside, on_note=on_note
+    )
+
+
+def _fits_beside(prepared: Prepared, request: EngineRequest) -> bool:
+    """Whether one more engine like that has room now. With a GPU it is assumed that it has not:
+    plans fill the card."""
+    if prepared.plan.hardware.gpus:
+        return False
+    import psutil
+
+    takes = prepared.planner.trial(request.settings).takes_bytes.get(HOST)
+    return takes is not None and takes + SPARE_BYTES <= psutil.virtual_memory().available
