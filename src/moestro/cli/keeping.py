@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moestro.cli.launch import Prepared
 from moestro.engine import EngineRequest
 from moestro.errors import EngineError, EngineOutOfMemory
-from moestro.planning import Wishes
 from moestro.planning.ladder import next_step
 from moestro.planning.placement import HOST, expert_blocks
 from moestro.units import MIB
@@ -21,29 +22,17 @@ if TYPE_CHECKING:
 SPARE_BYTES = 512 * MIB
 """Host memory that stays free beside two engines."""
 
-_ASKED = {
-    "context": ("context",),
-    "ubatch": ("ubatch",),
-    "cache_type": ("cache_type_k", "cache_type_v"),
-    "cpu_expert_layers": ("cpu_expert_layers",),
-    "prompt_cache_bytes": ("prompt_cache_bytes",),
-}
-"""Wish → the settings that it fixes."""
-
 
 def service_for(
-    prepared: Prepared, wishes: Wishes, on_note: Callable[[Note], None] = lambda _note: None
+    prepared: Prepared,
+    on_note: Callable[[Note], None] = lambda _note: None,
+    log_file: Path | None = None,
 ) -> Service:
-    """A service that has not started yet."""
+    """A service that has not started yet. Its engines write what they say to `log_file` too."""
     from moestro.engine.start import make_engine
     from moestro.gateway.service import Service
 
-    fixed = {
-        name
-        for wish, names in _ASKED.items()
-        if getattr(wishes, wish) is not None
-        for name in names
-    }
+    fixed = {reason.setting for reason in prepared.plan.reasons if reason.source == "user"}
 
     def milder(request: EngineRequest, error: EngineError) -> tuple[EngineRequest, str] | None:
         if not isinstance(error, EngineOutOfMemory):
@@ -63,7 +52,11 @@ def service_for(
         return _fits_beside(prepared, request)
 
     return Service(
-        make_engine, prepared.request(), milder=milder, fits_beside=fits_beside, on_note=on_note
+        partial(make_engine, log_file=log_file),
+        prepared.request(),
+        milder=milder,
+        fits_beside=fits_beside,
+        on_note=on_note,
     )
 
 

@@ -8,7 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moestro.cli.planning import fitting_reference, planned_model, seen_by_engine
+from moestro.cli.planning import (
+    fitting_reference,
+    planned_model,
+    planner_of,
+    seen_by_engine,
+    told,
+)
 from moestro.cli.quick_checks import with_quick_checks
 from moestro.cli.resolve import resolve
 from moestro.doctor.case import Address
@@ -19,6 +25,8 @@ from moestro.hardware import Inventory, this_inventory
 from moestro.model import HubRef, ModelSpec, Reference, Url, read_model
 from moestro.model.splits import model_name
 from moestro.planning import Plan, Planner, Wishes
+from moestro.planning.plan import replay
+from moestro.planning.plan_file import PlanFile
 from moestro.verify.stored import StoredVerdict, verdict_of
 from moestro.words import shown
 
@@ -95,6 +103,26 @@ def _prepared(
     path = Path(model.files[0].location)
     with planned_model(model, machine, wishes, identity) as (planner, plan):
         return Prepared(path, identity, plan, planner)
+
+
+def prepare_plan(path: Path, *, anyway: bool = False, address: Address | None = None) -> Prepared:
+    """The plan in a file, for this machine: its settings as they stand.
+
+    Raises:
+        MoestroError: it is no plan, its model is not here, or a finding of severity fail speaks
+            against it and `anyway` is not given.
+    """
+    plan_file = PlanFile.read(path)
+    text, engine = plan_file.model.files[0], plan_file.engine.id
+    whole = this_inventory()
+    machine = seen_by_engine(whole, engine)
+    model = model_here(resolve(text), text)
+    with planner_of(model, machine, Wishes(), whole.identity, engine_name=engine) as planner:
+        plan = told(replay(planner, plan_file.settings, plan_file.reasons), planner)
+        plan = with_quick_checks(plan, machine, stored_verdict(model), address)
+        if not anyway:
+            refuse_failures((*model.findings, *plan.findings))
+        return Prepared(Path(model.files[0].location), whole.identity, plan, planner)
 
 
 def model_here(reference: Reference, text: str) -> ModelSpec:

@@ -21,6 +21,10 @@ INTERRUPTED = 130
 # that help and `inspect` do not pay for the gateway.
 VERBS = {
     "up": "Serve a model: inspect it, choose settings, start it, say how to call it.",
+    "serve": "The supervised service, for a terminal nobody looks at.",
+    "status": "The services that run here, and how they are.",
+    "stop": "End a service, letting its answers finish.",
+    "logs": "What a service and its engines wrote.",
     "plan": "Memory, speed and settings of a model on this machine or on another one.",
     "inspect": "Anatomy of a model file: parameters, bytes by role, experts, cache cost.",
     "hardware": "What this machine is, and how fast; or one that is not here.",

@@ -22,7 +22,6 @@ from moestro.client.endpoint import Answer, EndpointClient
 from moestro.doctor.case import Address
 from moestro.engine import Engine, EngineState
 from moestro.errors import MoestroError
-from moestro.planning import Wishes
 
 if TYPE_CHECKING:
     from moestro.gateway.service import Note, Service
@@ -75,18 +74,17 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
         from moestro.cli.show_plan import show_plan
 
         show_plan(prepared.plan, Console(highlight=False), brief=True)
-    wishes = wishes_of(options)
-    return run(lambda: _up(prepared, wishes, listener, as_json=as_json))
+    return run(lambda: _up(prepared, listener, as_json=as_json))
 
 
 def to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def _up(prepared: Prepared, wishes: Wishes, listener: socket.socket, *, as_json: bool) -> int:
+async def _up(prepared: Prepared, listener: socket.socket, *, as_json: bool) -> int:
     from moestro.gateway.server import serve
 
-    service = service_for(prepared, wishes, _tell)
+    service = service_for(prepared, _tell)
     following: list[asyncio.Task[None]] = []
 
     def on_ready(url: str) -> None:

@@ -119,6 +119,9 @@ def _health(service: Service) -> Response:
         "ready": status.state is EngineState.READY,
         "model": service.model.name,
         "uptime_seconds": round(service.uptime_seconds, 3),
+        "running": service.running,
+        "waiting": service.queue.waiting,
+        "restarts": service.restarts,
     }
     refusal = service.refusal()
     if refusal is None:

@@ -160,10 +160,14 @@ async def serve(
     listener: socket.socket,
     *,
     on_ready: Callable[[str], None] | None = None,
+    on_drain: Callable[[], None] = lambda: None,
+    on_hangup: Callable[[], Coroutine[Any, Any, None]] | None = None,
     drain_seconds: float = DRAIN_SECONDS,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> None:
-    """Serves until SIGINT or SIGTERM, in the main thread.
+    """Serves until SIGINT or SIGTERM, in the main thread. A SIGHUP runs `on_hangup`, where there is
+    one, beside everything else; another one that comes while it runs does nothing. `on_drain` is
+    told when a SIGTERM has come.
 
     SIGINT stops at once. SIGTERM lets answers in progress finish, for `drain_seconds` at most; a
     second signal ends that wait. A signal while the engine loads ends the loading.
@@ -171,7 +175,7 @@ async def serve(
     Raises:
         EngineStartFailed: the engine did not come up.
     """
-    with _signals() as signals:
+    with _signals() as signals, _hangups(on_hangup):
         web = _Web(service, listener, max_body_bytes)
         start = asyncio.create_task(service.start(), name="engine-start")
         stop = asyncio.create_task(signals.get(), name="stop-signal")
@@ -183,6 +187,7 @@ async def serve(
                     on_ready(web.url)
                 await asyncio.wait((stop, web.task), return_when=asyncio.FIRST_COMPLETED)
             if start.done() and stop.done() and stop.result() is signal.SIGTERM:
+                on_drain()
                 await _drain(service, web, signals, drain_seconds)
         finally:
             stop.cancel()
@@ -227,6 +232,29 @@ def _signals() -> Iterator[asyncio.Queue[signal.Signals]]:
     finally:
         for number in watched:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _hangups(react: Callable[[], Coroutine[Any, Any, None]] | None) -> Iterator[None]:
+    if react is None or sys.platform == "win32":
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    at_work: set[asyncio.Task[None]] = set()
+
+    def hear() -> None:
+        if not at_work:
+            task = loop.create_task(react(), name="hangup")
+            at_work.add(task)
+            task.add_done_callback(at_work.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hear)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in at_work:
+            task.cancel()
 
 
 def run(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:

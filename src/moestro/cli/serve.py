@@ -1,0 +1,149 @@
+"""`moestro serve PLAN|MODEL`: the supervised service, for a terminal nobody looks at."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moestro.cli.launch import Prepared, prepare, prepare_plan
+from moestro.cli.options import address_options, engine_options, wishes_of
+from moestro.cli.systemd_notify import notify
+from moestro.doctor.case import Address
+from moestro.errors import MoestroError, UsageError
+from moestro.planning import Wishes
+
+if TYPE_CHECKING:
+    from moestro.gateway.service import Note
+
+Prepare = Callable[[], Prepared]
+
+
+@click.command(name="serve")
+@click.argument("target", metavar="PLAN|MODEL")
+@engine_options
+@address_options
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="How events are written to stderr, a line each.",
+)
+@click.option("--anyway", is_flag=True, help="Start despite a finding of severity fail.")
+def command(
+    target: str, host: str, port: int, log_format: str, anyway: bool, **options: Any
+) -> int:
+    """Serve until SIGTERM: a MODEL with settings for this machine, or a PLAN (what `moestro plan
+    MODEL --json` wrote) with its own.
+
+    An engine that ends is followed by the next one, and no request is lost. SIGHUP reads the plan
+    or the model again and replaces the engine; SIGTERM lets answers in progress finish. Tells
+    systemd when it is ready (Type=notify).
+    """
+    from moestro.gateway.server import bind, run
+
+    wishes = wishes_of(options)
+    plan = Path(target) if _is_plan(target) else None
+    if plan is not None and wishes != Wishes():
+        raise UsageError("A plan has its settings already.", hint="Leave out the other settings.")
+    log = _Log(as_json=log_format == "json")
+    listener = bind(host, port)
+    try:
+        where = Address(*listener.getsockname()[:2])
+        if not ip_address(where.host).is_loopback:
+            log.warn(f"anyone who reaches {where.host}:{where.port} can use the model")
+
+        def prepared() -> Prepared:
+            if plan is not None:
+                return prepare_plan(plan, anyway=anyway, address=where)
+            return prepare(target, wishes, anyway=anyway, address=where)
+
+        first = prepared()
+    except BaseException:
+        listener.close()
+        raise
+    run(lambda: _serve(first, prepared, target, listener, log))
+    return 0
+
+
+def _is_plan(target: str) -> bool:
+    """A file that begins as JSON does; models do not."""
+    path = Path(target)
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip().startswith(b"{")
+    except OSError:
+        return target.endswith(".json")
+
+
+async def _serve(
+    prepared: Prepared, again: Prepare, target: str, listener: socket.socket, log: _Log
+) -> None:
+    from moestro.cli.keeping import service_for
+    from moestro.cli.services import log_path, registered
+    from moestro.gateway.server import base_url, serve
+
+    url = base_url(listener)
+    log.file = log_path(int(listener.getsockname()[1]))
+    with contextlib.suppress(OSError):
+        log.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    service = service_for(prepared, log.note, log.file)
+
+    async def reload() -> None:
+        notify("RELOADING=1")
+        try:
+            fresh = await asyncio.to_thread(again)
+            await service.replace(fresh.request(), because="it was loaded again (SIGHUP)")
+        except MoestroError as error:
+            log.warn(f"not loaded again, the engine stays as it was: {error.sentence}")
+        notify("READY=1")
+
+    def on_ready(at: str) -> None:
+        log.say("ready", f"{service.model.name} at {at}/v1")
+        notify("READY=1\nSTATUS=ready")
+
+    def on_drain() -> None:
+        notify("STOPPING=1\nSTATUS=answers in progress finish")
+        log.say("draining", "answers in progress finish, no new ones are taken")
+
+    with registered(url, prepared.name, target, log.file):
+        await serve(service, listener, on_ready=on_ready, on_drain=on_drain, on_hangup=reload)
+    log.say("stopped", "as asked")
+
+
+class _Log:
+    """A line on stderr for each event; `file` gets them too, between the engines' own."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.file: Path | None = None
+        self._as_json = as_json
+
+    def say(self, event: str, text: str, **more: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = f"{now} {event}: {text}"
+        if self._as_json:
+            line = json.dumps({"at": now, "event": event, "text": text, **more}, ensure_ascii=False)
+        print(line, file=sys.stderr, flush=True)
+        if self.file is not None:
+            with contextlib.suppress(OSError), self.file.open("a", encoding="utf-8") as file:
+                file.write(f"{now} moestro {event}: {text}\n")
+
+    def warn(self, text: str) -> None:
+        self.say("warning", text)
+
+    def note(self, note: Note) -> None:
+        if note.state is None:
+            self.say("engines", note.text)
+        else:
+            said = f"engine {note.engine} {note.state}"
+            self.say(said, note.text, engine=note.engine, state=str(note.state))
