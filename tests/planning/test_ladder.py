@@ -19,7 +19,7 @@ def all_steps(settings: Settings, **more: object) -> list[Settings]:
 
 
 def changed(before: Settings, steps: list[Settings]) -> list[str]:
-    names = []
+    names: list[str] = []
     for after in steps:
         (name,) = {
             name.removesuffix("_k").removesuffix("_v")
