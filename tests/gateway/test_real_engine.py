@@ -51,6 +51,12 @@ class Place:
         assert self.engine.pid is not None
         os.kill(self.engine.pid, signal.SIGKILL)
 
+    def restart(self) -> None:
+        """Another engine, ready."""
+        before = self.service.restarts
+        self.kill()
+        until(lambda: self.service.restarts > before and self.health()[0] == 200)
+
     def health(self) -> tuple[int, dict[str, Any]]:
         return get(f"{self.url}/health")
 
@@ -264,7 +270,7 @@ def test_kill_9_turns_health_red_and_costs_nobody_an_answer(
             usage = event.usage or usage
         assert usage is not None
         assert abs(usage.completion_tokens - 300) <= 5  # the text is read again in other tokens
-        assert place.health()[0] == 200
+        until(lambda: place.health()[0] == 200)
         assert place.service.restarts == 1
         answer = place.openai.chat.completions.create(model="default", messages=HELLO, max_tokens=4)
         assert answer.choices[0].message.role == "assistant"
@@ -480,3 +486,34 @@ def test_responses_whole_streamed_and_killed(demo_place: Place) -> None:
     plain = streamed(None)
     assert plain[0] == plain[1] == whole.output_text
     assert sum(streamed(after) == plain for after in (1, 5, 20)) >= 2
+
+
+def test_an_engine_that_hangs_is_killed_and_costs_nobody_an_answer(
+    demo_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = {"messages": STORY, "max_tokens": 2000, "extra_body": {"ignore_eos": True}}
+    monkeypatch.setattr("moestro.gateway.pulse.EVERY_SECONDS", 0.2)
+    monkeypatch.setattr("moestro.gateway.pulse.SILENT_SECONDS", 5.0)
+    demo_place.restart()  # the watch over the next one goes by these numbers
+
+    def stop(place: Place) -> None:
+        assert place.engine.pid is not None
+        os.kill(place.engine.pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(Place, "kill", stop)
+    _, _, finished, _, (_, written) = told(demo_place, long, 4)
+    assert finished == ["length"]
+    assert abs(written - 2000) <= 20  # the text is read again in other tokens
+    assert any("hung" in note.text for note in demo_place.service.notes)
+
+
+def test_an_engine_that_is_slow_is_left_alone(
+    demo_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers between two steps, whether or not a stream has anything to say."""
+    monkeypatch.setattr("moestro.gateway.pulse.EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("moestro.gateway.pulse.SILENT_SECONDS", 5.0)
+    demo_place.restart()
+    before = demo_place.service.restarts
+    told(demo_place, {"messages": STORY, "max_tokens": 3000}, None)
+    assert demo_place.service.restarts == before

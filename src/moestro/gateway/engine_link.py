@@ -48,16 +48,31 @@ class EngineLink:
         Raises:
             aiohttp.ClientError, OSError: the connection broke, or the link was closed.
         """
+        # A large body is written in pieces, so that other requests get their turn in between.
+        data = body if len(body) <= WRITTEN_AT_ONCE_BYTES else io.BytesIO(body)
+        async with self._request("POST", path, data) as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def get(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A question about the engine itself. Raises like `post`."""
+        async with self._request("GET", path, None) as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, path: str, data: bytes | io.BytesIO | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._closed:
             raise aiohttp.ClientConnectionError("The link is closed.")
         url = self._origin.with_path(path)
-        # A large body is written in pieces, so that other requests get their turn in between.
-        data = body if len(body) <= WRITTEN_AT_ONCE_BYTES else io.BytesIO(body)
         async with asyncio.timeout(None) as lease:
             self._lend(lease)
             try:
                 try:
-                    answer = await self._session.post(url, data=data, allow_redirects=False)
+                    answer = await self._session.request(
+                        method, url, data=data, allow_redirects=False
+                    )
                 except RuntimeError as error:
                     raise aiohttp.ClientConnectionError(str(error)) from error
                 async with answer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from moestro.engine import Engine, EngineExit, EngineRequest, EngineState
 from moestro.errors import EngineError, EngineStartFailed
@@ -21,6 +23,8 @@ NEXT: Mapping[EngineState, frozenset[EngineState]] = {
 }
 """The life of an engine is a line: nothing leads back."""
 
+HUNG = "The engine hung: it answered nothing any more, and was killed."
+
 OnChange = Callable[["Life", str], None]
 
 
@@ -34,6 +38,10 @@ class Life:
         self.engine = engine
         self.request = request
         self.exit: EngineExit | None = None
+        self.hung = False
+        self.heard_at = time.monotonic()
+        """When a byte of an answer last came from it."""
+
         self._state = EngineState.STARTING
         self._on_change = on_change
         self._link: EngineLink | None = None
@@ -93,6 +101,8 @@ class Life:
 
     async def _follow(self, link: EngineLink) -> None:
         self.exit = await self.engine.wait()
+        if self.hung:
+            self.exit = replace(self.exit, sentence=HUNG)
         if NEXT[self._state]:
             self._move(EngineState.FAILED, self.exit.sentence)
         self._ended.set()
@@ -102,6 +112,11 @@ class Life:
     async def ended(self) -> None:
         """Waits until the engine is gone, however that came."""
         await self._ended.wait()
+
+    async def kill(self) -> None:
+        """Ends an engine that hangs, as if it had crashed."""
+        self.hung = True
+        await self.engine.stop(grace_seconds=0)
 
     def begin(self) -> None:
         """One more request is with this engine; `end` follows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,7 +100,7 @@ class Relay(Response):
                 async with life.link.post(self._path, body) as answer:
                     failed = answer.status >= 400
                     if answer.content_type == EVENT_STREAM and not failed:
-                        await self._stream(answer, out)
+                        await self._stream(life, answer, out)
                         return True
                     whole = await _read(answer, MAX_ERROR_BYTES if failed else None)
             except _BROKEN:
@@ -151,12 +152,12 @@ class Relay(Response):
             self._breaks += 1
             if self._breaks >= MOST_BREAKS:
                 raise RequestFailed(failure.broke_off())
-        elif life.crashed and ended.signal not in _FROM_OUTSIDE:
+        elif life.hung or (life.crashed and ended.signal not in _FROM_OUTSIDE):
             self._ticket.crashes += 1
             if self._ticket.crashes >= MOST_CRASHES:
                 raise RequestFailed(failure.ends_engines(self._ticket.crashes))
 
-    async def _stream(self, answer: aiohttp.ClientResponse, out: Outlet) -> None:
+    async def _stream(self, life: Life, answer: aiohttp.ClientResponse, out: Outlet) -> None:
         """Passes events on as they become whole, up to the last one or an error event.
 
         Raises:
@@ -176,6 +177,7 @@ class Relay(Response):
                 if transcript.ends_with(event):
                     out.write(transcript.finish())
                     return
+            life.heard_at = time.monotonic()
             await out.room()
         raise aiohttp.ClientPayloadError("The stream ended without its last event.")
 

@@ -19,6 +19,7 @@ from moestro.errors import EngineError, EngineStartFailed
 from moestro.gateway import failure
 from moestro.gateway.failure import Failure
 from moestro.gateway.life import Life
+from moestro.gateway.pulse import until_silent
 from moestro.gateway.queue import Queue
 from moestro.gateway.served_model import ServedModel
 
@@ -228,8 +229,17 @@ class Service:
                 assert self._life is not None
                 order = order or asyncio.create_task(self._orders.get())
                 ended = asyncio.create_task(self._life.ended())
-                await asyncio.wait((order, ended), return_when=asyncio.FIRST_COMPLETED)
-                ended.cancel()
+                silent = asyncio.create_task(until_silent(self._life))
+                try:
+                    await asyncio.wait((order, ended, silent), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    ended.cancel()
+                    silent.cancel()
+                if silent.done() and not silent.cancelled() and not ended.done():
+                    await self._life.kill()
+                    await self._life.ended()
+                    await self._restart(self._life)
+                    continue
                 if ended.done() and not ended.cancelled():
                     await self._restart(self._life)
                 elif order.done():
