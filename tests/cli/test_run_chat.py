@@ -207,11 +207,11 @@ class Launches:
     @asynccontextmanager
     async def launched(
         self, prepared: str
-    ) -> AsyncIterator[tuple[str, Callable[[int], tuple[str, ...]]]]:
+    ) -> AsyncIterator[tuple[str, str, Callable[[int], tuple[str, ...]]]]:
         assert prepared == self.models[-1]
         self.running += 1
         try:
-            yield self.url, lambda _: ()
+            yield self.url, "a-key", lambda _: ()
         finally:
             self.running -= 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -120,6 +121,34 @@ def plan_of(tiny: Path, path: Path, *arguments: str) -> None:
     done = moestro("plan", str(tiny), "--json", "--untuned", *arguments)
     assert done.returncode == 0, done.stderr
     path.write_text(done.stdout)
+
+
+def curl(url: str, *arguments: str) -> str:
+    command = ["curl", "-s", "-o", os.devnull, "-w", "%{http_code}", *arguments, url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_keys_shut_others_out_and_not_their_owner(tiny: Path) -> None:
+    with serve(str(tiny)) as serving:
+        models, admin = f"{serving.url}/models", serving.url.replace("/v1", "/admin/reload")
+        assert curl(models) == "200"
+        made = json.loads(moestro("keys", "create", "--scope", "admin", "--json").stdout)
+        bearer = ("-H", f"Authorization: Bearer {made['secret']}")
+        assert [curl(models), curl(models, *bearer)] == ["401", "403"]
+        before = serving.engine_pid()
+        assert curl(admin, "-X", "POST") == "401"
+        assert curl(admin, "-X", "POST", *bearer) == "200"
+        assert serving.engine_pid() != before
+
+        status = moestro("status", "--json")
+        (service,) = json.loads(status.stdout)["services"]
+        assert service["health"]["model"]
+        assert "key" not in service
+        answer = moestro("run", "Hi", "--url", serving.url, "--max-tokens", "2")
+        assert answer.returncode == 0, answer.stderr
+        moestro("keys", "revoke", made["key"]["id"])
+        assert curl(models) == "401"
 
 
 def test_status_logs_and_stop(tiny: Path) -> None:

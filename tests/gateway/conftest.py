@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import aiohttp
 import pytest_asyncio
 
+from moestro.gateway.app import Front
+from moestro.gateway.bounds import Bounds
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from tests.gateway.stub_engine import StubEngine, StubMaker, stub_request
@@ -36,7 +38,7 @@ async def gateway() -> AsyncIterator[Gateway]:
     maker = StubMaker()
     service = Service(maker, stub_request())
     async with (
-        serving(service, bind(port=0), max_body_bytes=MAX_BODY) as url,
+        serving(service, bind(port=0), Front(bounds=Bounds(body_bytes=MAX_BODY))) as url,
         aiohttp.ClientSession(url) as http,
     ):
         yield Gateway(url, service, http, maker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from moestro.cli.load_options import (
     slo_options,
 )
 from moestro.cli.options import INT_MAX, json_option, report_option
+from moestro.cli.services import key_for
 from moestro.errors import MoestroError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 DEFAULT_SECONDS = 30.0
-KEY_VARIABLES = ("MOESTRO_API_KEY", "OPENAI_API_KEY")
 
 _MOST_AT_ONCE = 4096
 _MOST_RATE = 10_000.0
@@ -129,7 +128,7 @@ def command(
     made_prompts = given["prompts"] is None
     scenario, slo = scenario_of(given), slo_of(given)
     loads = _loads(scenario, given, made_prompts=made_prompts)
-    target = None if url is None else Target(url, api_key or _key(), model)
+    target = None if url is None else Target(url, api_key or key_for(url), model)
     if report is not None:
         check_report(report)
     with _progress(loads) as on_record:
@@ -143,10 +142,6 @@ def command(
     if found.interrupted:
         return INTERRUPTED
     return 1 if trouble is not None or found.lost or not found.answered else 0
-
-
-def _key() -> str | None:
-    return next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
 
 
 def _loads(scenario: Scenario, given: dict[str, Any], *, made_prompts: bool) -> list[Load]:

@@ -103,7 +103,7 @@ async def _bench(
         named = Target(target.url, target.api_key, target.model or await _first_model(target))
         return await _run_all(named, loads, slo, on_record, made_prompts)
     async with reached(place) as endpoint:
-        local = Target(endpoint.client.url, model=endpoint.model)
+        local = Target(endpoint.client.url, endpoint.client.api_key, endpoint.model)
         local = replace(local, model=local.model or await _first_model(local))
         return await _run_all(local, loads, slo, on_record, made_prompts, endpoint.log)
 

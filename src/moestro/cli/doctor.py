@@ -65,6 +65,7 @@ def command(
     """
     from moestro.cli.examining import Wanted, examined
     from moestro.doctor.case import Address
+    from moestro.gateway.key_file import keys_path, read_keys
     from moestro.planning import Wishes
 
     wishes = wishes_of(options)
@@ -77,7 +78,8 @@ def command(
     seconds = _soak_seconds(soak)
     if seconds is not None and model is None and plan_path is None:
         model = "demo"
-    wanted = Wanted(model, plan_path, wishes, Address(host, port), full, seconds)
+    address = Address(host, port, keys=bool(read_keys(keys_path())))
+    wanted = Wanted(model, plan_path, wishes, address, full, seconds)
     with _status() as tell:
         found = examined(wanted, tell)
     _print(found, as_json=as_json, report=report)

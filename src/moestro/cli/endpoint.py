@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from moestro.cli.services import key_for
 from moestro.client.endpoint import EndpointClient
 from moestro.errors import GatewayError, UsageError
 from moestro.gateway.defaults import DEFAULT_URL
@@ -86,19 +87,22 @@ async def reached(place: Running | Prepared) -> AsyncIterator[Endpoint]:
         EngineError: the model could not be started.
     """
     if isinstance(place, Running):
-        async with EndpointClient(place.url) as client:
+        async with EndpointClient(place.url, api_key=key_for(place.url)) as client:
             models = await client.models()
             name = place.model or (models[0].get("id") if models else None)
             yield Endpoint(client, name if isinstance(name, str) else None)
         return
     from moestro.cli.launch import launched
 
-    async with launched(place) as (base_url, log), EndpointClient(base_url) as client:
+    async with (
+        launched(place) as (base_url, key, log),
+        EndpointClient(base_url, api_key=key) as client,
+    ):
         yield Endpoint(client, None, log)
 
 
 async def _find_running(wanted: str | None) -> Running | None:
-    async with EndpointClient(DEFAULT_URL) as client:
+    async with EndpointClient(DEFAULT_URL, api_key=key_for(DEFAULT_URL)) as client:
         running, name = await _running(client, wanted)
     return Running(DEFAULT_URL, name) if running else None
 

@@ -197,17 +197,21 @@ ReadLog = Callable[[int], tuple[str, ...]]
 
 
 @asynccontextmanager
-async def launched(prepared: Prepared) -> AsyncIterator[tuple[str, ReadLog]]:
+async def launched(prepared: Prepared) -> AsyncIterator[tuple[str, str, ReadLog]]:
     """A model behind an endpoint on a free port for as long as the context lasts; yields its URL,
-    and what reads the engine's last lines. Where it drafts, they tell how that went.
+    its key, and what reads the engine's last lines. Where it drafts, they tell how that went.
 
     Raises:
         EngineError: the engine did not come up.
     """
     from moestro.engine.start import make_engine
+    from moestro.gateway.access import Access
+    from moestro.gateway.app import Front
+    from moestro.gateway.keys import new_secret
     from moestro.gateway.server import bind, serving
     from moestro.gateway.service import Service
 
+    key = new_secret()
     listener = bind(port=0)
     request = prepared.request()
     request = replace(request, verbose=bool(request.settings.drafts))
@@ -216,5 +220,5 @@ async def launched(prepared: Prepared) -> AsyncIterator[tuple[str, ReadLog]]:
     def read_log(lines: int) -> tuple[str, ...]:
         return service.engine.log_tail(lines) if service.engine is not None else ()
 
-    async with serving(service, listener) as url:
-        yield url, read_log
+    async with serving(service, listener, Front(access=Access.private(key))) as url:
+        yield url, key, read_log

@@ -9,16 +9,15 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from moestro.cli.fronting import Facing, front_options
 from moestro.cli.launch import Prepared, prepare, prepare_plan
 from moestro.cli.options import address_options, engine_options, wishes_of
 from moestro.cli.systemd_notify import notify
-from moestro.doctor.case import Address
 from moestro.errors import MoestroError, UsageError
 from moestro.planning import Wishes
 
@@ -32,6 +31,7 @@ Prepare = Callable[[], Prepared]
 @click.argument("target", metavar="PLAN|MODEL")
 @engine_options
 @address_options
+@front_options
 @click.option(
     "--log-format",
     type=click.Choice(("text", "json")),
@@ -52,6 +52,7 @@ def command(
     """
     from moestro.gateway.server import bind, run
 
+    facing = Facing.taken_from(options)
     wishes = wishes_of(options)
     plan = Path(target) if _is_plan(target) else None
     if plan is not None and wishes != Wishes():
@@ -59,9 +60,7 @@ def command(
     log = _Log(as_json=log_format == "json")
     listener = bind(host, port)
     try:
-        where = Address(*listener.getsockname()[:2])
-        if not ip_address(where.host).is_loopback:
-            log.warn(f"anyone who reaches {where.host}:{where.port} can use the model")
+        where = facing.address(listener)
 
         def prepared() -> Prepared:
             if plan is not None:
@@ -72,7 +71,7 @@ def command(
     except BaseException:
         listener.close()
         raise
-    run(lambda: _serve(first, prepared, target, listener, log))
+    run(lambda: _serve(first, prepared, target, listener, facing, log))
     return 0
 
 
@@ -87,7 +86,12 @@ def _is_plan(target: str) -> bool:
 
 
 async def _serve(
-    prepared: Prepared, again: Prepare, target: str, listener: socket.socket, log: _Log
+    prepared: Prepared,
+    again: Prepare,
+    target: str,
+    listener: socket.socket,
+    facing: Facing,
+    log: _Log,
 ) -> None:
     from moestro.cli.keeping import service_for
     from moestro.cli.services import log_path, registered
@@ -103,10 +107,16 @@ async def _serve(
         notify("RELOADING=1")
         try:
             fresh = await asyncio.to_thread(again)
-            await service.replace(fresh.request(), because="it was loaded again (SIGHUP)")
+            await service.replace(fresh.request(), because="it was loaded again")
         except MoestroError as error:
             log.warn(f"not loaded again, the engine stays as it was: {error.sentence}")
-        notify("READY=1")
+            raise
+        finally:
+            notify("READY=1")
+
+    async def on_hangup() -> None:
+        with contextlib.suppress(MoestroError):  # told by then
+            await reload()
 
     def on_ready(at: str) -> None:
         log.say("ready", f"{service.model.name} at {at}/v1")
@@ -116,8 +126,11 @@ async def _serve(
         notify("STOPPING=1\nSTATUS=answers in progress finish")
         log.say("draining", "answers in progress finish, no new ones are taken")
 
-    with registered(url, prepared.name, target, log.file):
-        await serve(service, listener, on_ready=on_ready, on_drain=on_drain, on_hangup=reload)
+    front = facing.front(listener, log.warn, reload)
+    with registered(url, prepared.name, target, log.file, facing.secret):
+        await serve(
+            service, listener, front, on_ready=on_ready, on_drain=on_drain, on_hangup=on_hangup
+        )
     log.say("stopped", "as asked")
 
 

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +24,8 @@ MOST_BYTES = 1 << 16
 @dataclass(frozen=True, slots=True)
 class Record:
     """`started_at` is when the process began, in seconds since the epoch: a number may be given to
-    another process later. `log` is where its engines' words go, None if nowhere."""
+    another process later. `log` is where its engines' words go, None if nowhere. `key` lets this
+    user's other commands do everything there; the file is for this user alone."""
 
     pid: int
     started_at: float
@@ -32,6 +33,7 @@ class Record:
     model: str
     target: str
     log: str | None
+    key: str = field(repr=False)
 
     @property
     def port(self) -> int:
@@ -43,7 +45,7 @@ def log_path(port: int) -> Path:
 
 
 @contextmanager
-def registered(url: str, model: str, target: str, log: Path | None) -> Iterator[Record]:
+def registered(url: str, model: str, target: str, log: Path | None, key: str) -> Iterator[Record]:
     """This process serves there, for as long as the context lasts. A folder that cannot be written
     costs nothing but `status`, `stop` and `logs`."""
     import psutil
@@ -55,6 +57,7 @@ def registered(url: str, model: str, target: str, log: Path | None) -> Iterator[
         model=model,
         target=target,
         log=None if log is None else str(log),
+        key=key,
     )
     path = _folder() / f"{record.port}.json"
     with contextlib.suppress(OSError):
@@ -98,6 +101,21 @@ def the_one(port: int | None) -> Record:
     return found[0]
 
 
+KEY_VARIABLES = ("MOESTRO_API_KEY", "OPENAI_API_KEY")
+
+
+def key_for(url: str) -> str | None:
+    """What to show at an endpoint: the key of the service of this user that has that address, or
+    what the environment holds for others. None sends none."""
+    asked = urlsplit(url)
+    for record in running():
+        its = urlsplit(record.url)
+        names = {its.hostname, "localhost"}
+        if asked.port == its.port and asked.hostname in names and asked.scheme == its.scheme:
+            return record.key
+    return next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
+
+
 def _folder() -> Path:
     return data_folder() / "services"
 
@@ -128,13 +146,14 @@ def _read(path: Path) -> Record | None:
             str(data["model"]),
             str(data["target"]),
             None if data["log"] is None else str(data["log"]),
+            str(data["key"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write(path: Path, record: Record) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         json.dump(asdict(record), file)
     os.replace(file.name, path)

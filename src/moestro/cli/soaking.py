@@ -15,6 +15,9 @@ from moestro.doctor.soak import SoakReport, SoakSample
 from moestro.engine import EngineState
 from moestro.engine.start import make_engine
 from moestro.errors import EngineError, MoestroError
+from moestro.gateway.access import Access
+from moestro.gateway.app import Front
+from moestro.gateway.keys import new_secret
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from moestro.hardware.gpu_state import read_gpu_states
@@ -46,11 +49,11 @@ class _Load:
     tokens: int = 0
     failures: list[MoestroError] = field(default_factory=list)
 
-    async def stream(self, url: str, number: int) -> None:
+    async def stream(self, url: str, key: str, number: int) -> None:
         """One user who asks without end."""
         turn = number
         try:
-            async with EndpointClient(url) as client:
+            async with EndpointClient(url, api_key=key) as client:
                 while True:
                     asked = [{"role": "user", "content": PROMPTS[turn % len(PROMPTS)]}]
                     options = {"max_tokens": ANSWER_TOKENS, "temperature": 0.8, "seed": turn}
@@ -72,8 +75,10 @@ async def _soak(
     load = _Load()
     begun = time.monotonic()
     try:
-        async with serving(service, bind(port=0)) as url:
-            streams = [asyncio.create_task(load.stream(url, n)) for n in range(parallel)]
+        key = new_secret()
+        front = Front(access=Access.private(key))
+        async with serving(service, bind(port=0), front) as url:
+            streams = [asyncio.create_task(load.stream(url, key, n)) for n in range(parallel)]
             try:
                 await asyncio.sleep(min(WARM_UP_SECONDS, seconds / 4))
                 begun = time.monotonic()

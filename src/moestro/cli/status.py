@@ -21,7 +21,7 @@ def command(as_json: bool) -> int:
     there is none."""
     found = [(record, _health(record)) for record in running()]
     if as_json:
-        services = [{**asdict(record), "health": health} for record, health in found]
+        services = [{**_told(record), "health": health} for record, health in found]
         print(json.dumps({"services": services}, ensure_ascii=False))
     elif not found:
         print("No service runs here. moestro serve MODEL starts one.")
@@ -34,6 +34,11 @@ def _ready(health: dict[str, Any] | None) -> bool:
     return health is not None and health.get("ready") is True
 
 
+def _told(record: Record) -> dict[str, Any]:
+    """All but the key: what is printed here ends up in logs."""
+    return {name: value for name, value in asdict(record).items() if name != "key"}
+
+
 def _health(record: Record) -> dict[str, Any] | None:
     """What it says of itself; None where it does not answer."""
     import asyncio
@@ -42,8 +47,9 @@ def _health(record: Record) -> dict[str, Any] | None:
 
     async def ask() -> Any:
         timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+        headers = {"authorization": f"Bearer {record.key}"}
         async with (
-            aiohttp.ClientSession(timeout=timeout) as http,
+            aiohttp.ClientSession(timeout=timeout, headers=headers) as http,
             http.get(f"{record.url}/health") as answer,
         ):
             return await answer.json()

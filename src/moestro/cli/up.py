@@ -10,16 +10,15 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from moestro.cli.fronting import Facing, front_options
 from moestro.cli.keeping import service_for
 from moestro.cli.launch import Prepared, prepare
 from moestro.cli.options import address_options, engine_options, json_option, wishes_of
 from moestro.client.endpoint import Answer, EndpointClient
-from moestro.doctor.case import Address
 from moestro.engine import Engine, EngineState
 from moestro.errors import MoestroError
 
@@ -48,6 +47,7 @@ class FirstAnswer:
 @click.argument("model", default="demo")
 @engine_options
 @address_options
+@front_options
 @json_option
 @click.option("--anyway", is_flag=True, help="Start despite a finding of severity fail.")
 def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **options: Any) -> int:
@@ -58,12 +58,11 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
     """
     from moestro.gateway.server import bind, run
 
+    facing = Facing.taken_from(options)
     # The port comes first: a download or a load that ends at a taken port is a waste.
     listener = bind(host, port)
-    if not ip_address(listener.getsockname()[0]).is_loopback:
-        to_stderr(f"warning: anyone who reaches {host}:{port} can use the model; there is no key.")
     try:
-        where = Address(*listener.getsockname()[:2])
+        where = facing.address(listener)
         prepared = prepare(model, wishes_of(options), anyway=anyway, address=where)
     except BaseException:
         listener.close()
@@ -74,25 +73,31 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
         from moestro.cli.show_plan import show_plan
 
         show_plan(prepared.plan, Console(highlight=False), brief=True)
-    return run(lambda: _up(prepared, listener, as_json=as_json))
+    return run(lambda: _up(prepared, model, listener, facing, as_json=as_json))
 
 
 def to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def _up(prepared: Prepared, listener: socket.socket, *, as_json: bool) -> int:
-    from moestro.gateway.server import serve
+async def _up(
+    prepared: Prepared, target: str, listener: socket.socket, facing: Facing, *, as_json: bool
+) -> int:
+    from moestro.cli.services import registered
+    from moestro.gateway.server import base_url, serve
 
+    front = facing.front(listener, to_stderr)
     service = service_for(prepared, _tell)
     following: list[asyncio.Task[None]] = []
 
     def on_ready(url: str) -> None:
-        following.append(asyncio.create_task(_announce(prepared, service, url, as_json)))
+        key = facing.secret
+        following.append(asyncio.create_task(_announce(prepared, service, url, key, as_json)))
         following[0].add_done_callback(_stop_on_failure)
 
     try:
-        await serve(service, listener, on_ready=on_ready)
+        with registered(base_url(listener), prepared.name, target, None, facing.secret):
+            await serve(service, listener, front, on_ready=on_ready)
     finally:
         for task in following:
             task.cancel()
@@ -109,11 +114,13 @@ def _stop_on_failure(task: asyncio.Task[None]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-async def _announce(prepared: Prepared, service: Service, url: str, as_json: bool) -> None:
+async def _announce(
+    prepared: Prepared, service: Service, url: str, key: str, as_json: bool
+) -> None:
     engine = service.engine
     assert engine is not None
     try:
-        first = await _first_answer(url)
+        first = await _first_answer(url, key)
     except MoestroError as error:
         if service.stopping:
             return
@@ -141,12 +148,12 @@ def _remember(prepared: Prepared, engine: Engine, first: FirstAnswer) -> None:
         to_stderr(f"warning: {trouble.title}: {trouble.evidence}")
 
 
-async def _first_answer(url: str) -> FirstAnswer:
+async def _first_answer(url: str, key: str) -> FirstAnswer:
     options = {"max_tokens": FIRST_TOKENS, "temperature": 0}
     messages = [{"role": "user", "content": FIRST_PROMPT}]
     first_at: float | None = None
     async with (
-        EndpointClient(url) as client,
+        EndpointClient(url, api_key=key) as client,
         client.chat(messages, model=None, options=options) as stream,
     ):
         async for _ in stream:

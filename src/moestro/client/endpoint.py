@@ -213,6 +213,7 @@ class EndpointClient:
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self.url = normal_url(url)
+        self.api_key = api_key
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._max_event_bytes = max_event_bytes
         self._session: aiohttp.ClientSession | None = None

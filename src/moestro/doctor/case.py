@@ -23,11 +23,13 @@ from moestro.verify.stored import StoredVerdict
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the service is to listen. `keys` tells whether callers need one."""
+    """Where the service is to listen. `keys` tells whether callers need one; `meant_open`, that
+    its user said that they do not."""
 
     host: str
     port: int
     keys: bool = False
+    meant_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moestro import __version__
 from moestro.client.text import json_bytes
 from moestro.engine import EngineState
+from moestro.errors import MoestroError
 from moestro.gateway import call as calls
 from moestro.gateway import failure, request_id, transcript
+from moestro.gateway.access import Access, AccessControl, caller_of
+from moestro.gateway.bounds import Bounds
 from moestro.gateway.call import Check
-from moestro.gateway.defaults import MAX_BODY_BYTES
+from moestro.gateway.defaults import RETRY_AFTER_SECONDS
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.index_page import index_html, index_text
 from moestro.gateway.relay import Relay
@@ -31,10 +38,23 @@ COUNT_TOKENS = "/v1/messages/count_tokens"
 RESPONSES = "/v1/responses"
 
 
-def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASGIApp:
+@dataclass(frozen=True, slots=True)
+class Front:
+    """How an endpoint faces its clients. Without `access` it answers everyone. `reload` reads again
+    what is served and replaces the engine; it raises `MoestroError` where that fails."""
+
+    access: Access | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    reload: Callable[[], Awaitable[None]] | None = None
+
+
+def create_app(service: Service, front: Front) -> ASGIApp:
     """The endpoint in front of a service. It answers whether the service is ready or not."""
+    access, bounds = front.access, front.bounds
 
     async def index(request: Request) -> Response:
+        if not caller_of(request.scope).scopes:
+            return PlainTextResponse(f"moestro {__version__} serves a model here, with a key.\n")
         text = index_text(service, request.headers.get("host"))
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(index_html(text))
@@ -44,7 +64,7 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASG
         return _Json({"status": "live"})
 
     async def ready(request: Request) -> Response:
-        return _health(service)
+        return _health(service, known=bool(caller_of(request.scope).scopes))
 
     async def list_models(request: Request) -> Response:
         return _Json({"object": "list", "data": [service.model.to_json()]})
@@ -55,10 +75,11 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASG
 
     # `route` is ours and never what the client wrote: it goes to the engine together with its key.
     async def relay(request: Request, route: str, fields: Mapping[str, Check], api: Api) -> Relay:
-        body = await calls.read_body(request, max_body_bytes)
-        call = calls.parse_call(body, fields)
+        body = await calls.read_body(request, bounds.body_bytes)
+        call = bounds.held(calls.parse_call(body, fields), api.most)
         _check_model(service, call.model)
-        return Relay(service, route, call, api)
+        key = caller_of(request.scope).id
+        return Relay(service, route, call, api, key=key, seconds=bounds.seconds)
 
     async def chat_completions(request: Request) -> Relay:
         return await relay(request, CHAT_COMPLETIONS, calls.CHAT, transcript.CHAT)
@@ -76,13 +97,26 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASG
         return await relay(request, RESPONSES, calls.RESPONSE, transcript.RESPONSE)
 
     async def embeddings(request: Request) -> Response:
-        calls.parse_call(await calls.read_body(request, max_body_bytes), calls.EMBEDDING)
+        calls.parse_call(await calls.read_body(request, bounds.body_bytes), calls.EMBEDDING)
         raise RequestFailed(
             failure.not_supported(
                 "This engine was started to generate text and gives no embeddings.",
                 "Use /v1/chat/completions or /v1/completions.",
             )
         )
+
+    async def reload(request: Request) -> Response:
+        if front.reload is None:
+            raise RequestFailed(
+                failure.not_supported(
+                    "What this endpoint serves can't be loaded again.",
+                    "moestro serve starts one of which it can.",
+                )
+            )
+        return await _replaced(front.reload())
+
+    async def replace(request: Request) -> Response:
+        return await _replaced(service.replace(because="an administrator asked for it"))
 
     app = Starlette(
         routes=[
@@ -98,7 +132,11 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASG
             Route(COUNT_TOKENS, count_tokens, methods=["POST"]),
             Route(RESPONSES, responses, methods=["POST"]),
             Route("/v1/embeddings", embeddings, methods=["POST"]),
+            Route("/admin/reload", reload, methods=["POST"]),
+            Route("/admin/replace", replace, methods=["POST"]),
         ],
+        # Inside of Starlette's answer to an unforeseen error, outside of every route.
+        middleware=[] if access is None else _doors(access),
         exception_handlers={
             RequestFailed: _request_failed,
             HTTPException: _http_exception,
@@ -111,19 +149,52 @@ def create_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> ASG
     return _RequestId(app)
 
 
-def _health(service: Service) -> Response:
+def _doors(access: Access) -> list[Middleware]:
+    """What a request passes on its way to the routes, from the outside."""
+    doors = [Middleware(AccessControl, access=access)]
+    if access.origins:
+        pages = Middleware(
+            CORSMiddleware,
+            allow_origins=sorted(access.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["retry-after", request_id.HEADER.decode()],
+        )
+        doors.insert(0, pages)
+    return doors
+
+
+async def _replaced(replacing: Awaitable[None]) -> Response:
+    """The answer when the new engine is there, or did not start."""
+    try:
+        await replacing
+    except MoestroError as error:
+        raise RequestFailed(failure.not_replaced(error)) from error
+    return _Json({"status": "replaced"})
+
+
+def _health(service: Service, *, known: bool) -> Response:
+    """`known` callers learn what runs and why it does not; others no more than a load balancer
+    needs."""
     status = service.status
     summary: dict[str, Any] = {
         "status": str(status.state),
         "live": True,
         "ready": status.state is EngineState.READY,
+    }
+    refusal = service.refusal()
+    if not known:
+        if refusal is None:
+            return _Json(summary)
+        headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
+        return _Json(summary, refusal.status, headers)
+    summary |= {
         "model": service.model.name,
         "uptime_seconds": round(service.uptime_seconds, 3),
         "running": service.running,
         "waiting": service.queue.waiting,
         "restarts": service.restarts,
     }
-    refusal = service.refusal()
     if refusal is None:
         return _Json(summary)
     summary |= {"reason": status.reason, **refusal.to_json()}
@@ -135,13 +206,14 @@ def _check_model(service: Service, name: str | None) -> None:
         raise RequestFailed(failure.unknown_model(name, service.model.names))
 
 
-def _respond(error: Failure) -> Response:
-    return Response(error.body(), error.status, error.headers())
+def _respond(request: Request, error: Failure) -> Response:
+    body = error.body(failure.form_for(request.scope["path"]))
+    return Response(body, error.status, error.headers())
 
 
 async def _request_failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestFailed)
-    return _respond(error.failure)
+    return _respond(request, error.failure)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -149,11 +221,13 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     allowed = (error.headers or {}).get("Allow")
     if error.status_code == 405 and allowed is not None:
-        response = _respond(failure.wrong_method(request.method, request.scope["path"], allowed))
+        wrong = failure.wrong_method(request.method, request.scope["path"], allowed)
+        response = _respond(request, wrong)
         response.headers["allow"] = allowed
         return response
     routes = [route.path for route in request.app.routes if isinstance(route, Route)]
-    return _respond(failure.unknown_route(request.method, request.scope["path"], routes))
+    unknown = failure.unknown_route(request.method, request.scope["path"], routes)
+    return _respond(request, unknown)
 
 
 async def _nobody_listens(request: Request, error: Exception) -> Response:
@@ -162,7 +236,7 @@ async def _nobody_listens(request: Request, error: Exception) -> Response:
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
     """Starlette raises the error again after this answer, so that the server logs it."""
-    return _respond(failure.internal())
+    return _respond(request, failure.internal())
 
 
 class _Json(JSONResponse):

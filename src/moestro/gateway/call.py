@@ -7,6 +7,7 @@ whatever the engine would make of it. Fields that we do not know belong to the e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,12 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from moestro.gateway import failure
-from moestro.gateway.defaults import BODY_IDLE_SECONDS, MAX_BODY_BYTES, MAX_JSON_DEPTH
+from moestro.gateway.defaults import (
+    BODY_IDLE_SECONDS,
+    DISCARD_SECONDS,
+    MAX_BODY_BYTES,
+    MAX_JSON_DEPTH,
+)
 from moestro.gateway.failure import RequestFailed
 
 Check = tuple[str, Callable[[Any], bool]]
@@ -190,6 +196,29 @@ async def read_body(
             raise RequestFailed(failure.body_too_large(limit_bytes))
         if last:
             return b"".join(pieces)
+
+
+async def discard_body(
+    request: Request,
+    limit_bytes: int = MAX_BODY_BYTES,
+    total_seconds: float = DISCARD_SECONDS,
+) -> bool:
+    """Reads a body that nobody wants and keeps nothing of it, so that its client can finish sending
+    and then read an answer. False if that took too much, or was not begun: then the connection has
+    to be closed with the answer."""
+    if "expect" in request.headers:
+        return False  # the client asks first, and will not send it
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(total_seconds):
+            while size <= limit_bytes:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    return False
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return True
+    return False
 
 
 def parse_call(body: bytes, fields: Mapping[str, Check]) -> Call:

@@ -15,8 +15,12 @@ MAX_JSON_DEPTH = 128
 BODY_IDLE_SECONDS = 30.0
 """Longest pause of a client in the middle of its own request body."""
 
+DISCARD_SECONDS = 10.0
+"""How long the body of a request that is refused unread may take to arrive."""
+
 RETRY_AFTER_SECONDS = 2
-"""What a client is told to wait when the engine is not ready."""
+"""What a client is told to wait when nobody can know how long: the engine is not ready, or the
+answers that its key waits for are not."""
 
 BUSY_RETRY_AFTER_SECONDS = 5
 """The same where too many wait already."""

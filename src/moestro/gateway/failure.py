@@ -2,6 +2,8 @@
 
     {"error": {"message": …, "type": …, "code": …, "param": …, "source": …, "hint"?: …}}
 
+Below `/v1/messages` with Anthropic's types and its `"type": "error"` beside it.
+
 `message`, `type`, `code` and `param` are OpenAI's; its clients pick the exception by HTTP status.
 `source` says who failed: the *request*, the *engine* or the *gateway*.
 """
@@ -11,10 +13,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal
 
 from moestro.client.text import json_bytes
-from moestro.errors import GatewayError
+from moestro.errors import EngineError, GatewayError, MoestroError
 from moestro.gateway.defaults import BUSY_RETRY_AFTER_SECONDS, RETRY_AFTER_SECONDS
 
 FailureSource = Literal["gateway", "engine", "request"]
@@ -24,12 +27,41 @@ UNAVAILABLE = "unavailable_error"
 SERVER_ERROR = "server_error"
 
 
+class ErrorForm(Enum):
+    """Whose clients are to read an error. Anthropic's look for `"type": "error"` beside it, and in
+    a stream for an event of that name; they pass over one that has none."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+def form_for(path: str) -> ErrorForm:
+    """The form of errors at a route."""
+    messages = path == "/v1/messages" or path.startswith("/v1/messages/")
+    return ErrorForm.ANTHROPIC if messages else ErrorForm.OPENAI
+
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def _anthropic_type(status: int) -> str:
+    return _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error as a client sees it.
 
     `retry` False tells OpenAI's clients not to try again where their rule (any status from 500 on)
-    would make them; `details` are numbers that the engine added (`n_ctx`, `n_prompt_tokens`).
+    would make them; `challenge` says how a client can show who it is; `details` are numbers that
+    the engine added (`n_ctx`, `n_prompt_tokens`).
     """
 
     status: int
@@ -42,9 +74,10 @@ class Failure:
     retry_after_seconds: int | None = None
     retry: bool | None = None
     closes: bool = False
+    challenge: str | None = None
     details: Mapping[str, int] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, form: ErrorForm = ErrorForm.OPENAI) -> dict[str, Any]:
         error: dict[str, Any] = {
             **self.details,
             "message": self.message,
@@ -55,14 +88,17 @@ class Failure:
         }
         if self.hint is not None:
             error["hint"] = self.hint
+        if form is ErrorForm.ANTHROPIC:
+            return {"type": "error", "error": {**error, "type": _anthropic_type(self.status)}}
         return {"error": error}
 
-    def body(self) -> bytes:
-        return json_bytes(self.to_json())
+    def body(self, form: ErrorForm = ErrorForm.OPENAI) -> bytes:
+        return json_bytes(self.to_json(form))
 
-    def event(self) -> bytes:
+    def event(self, form: ErrorForm = ErrorForm.OPENAI) -> bytes:
         """The envelope as the last server-sent event of a stream that broke."""
-        return b"data: " + self.body() + b"\n\n"
+        name = b"event: error\n" if form is ErrorForm.ANTHROPIC else b""
+        return name + b"data: " + self.body(form) + b"\n\n"
 
     def headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}
@@ -70,6 +106,8 @@ class Failure:
             headers["retry-after"] = str(self.retry_after_seconds)
         if self.retry is not None:
             headers["x-should-retry"] = "true" if self.retry else "false"
+        if self.challenge is not None:
+            headers["www-authenticate"] = self.challenge
         if self.closes:
             headers["connection"] = "close"
         return headers
@@ -169,6 +207,55 @@ def wrong_method(method: str, path: str, allowed: str) -> Failure:
     )
 
 
+def unauthorized(*, given: bool) -> Failure:
+    """`given` says whether there was a key at all. Which one it was is nobody's business."""
+    return Failure(
+        status=401,
+        message="This API key is not valid here." if given else "An API key is needed here.",
+        type=INVALID_REQUEST,
+        code="invalid_api_key" if given else "missing_api_key",
+        source="request",
+        hint="Send one that moestro keys create made, as “Authorization: Bearer mo-…”.",
+        challenge="Bearer",
+    )
+
+
+def forbidden(message: str, code: str, hint: str) -> Failure:
+    return Failure(
+        status=403,
+        message=message,
+        type="permission_error",
+        code=code,
+        source="request",
+        hint=hint,
+    )
+
+
+def rate_limited(per_minute: int, seconds: int) -> Failure:
+    """`seconds` is when the next request finds a place, if no other takes it."""
+    return Failure(
+        status=429,
+        message=f"{per_minute} requests per minute are allowed here, and were sent.",
+        type="rate_limit_error",
+        code="rate_limit_exceeded",
+        source="request",
+        hint=f"The next one may come in {seconds} s.",
+        retry_after_seconds=seconds,
+    )
+
+
+def too_many_at_once(most: int) -> Failure:
+    return Failure(
+        status=429,
+        message=f"{most} of these requests may run at the same time, and do.",
+        type="rate_limit_error",
+        code="too_many_at_once",
+        source="request",
+        hint="The next one may come when one of them has its answer.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
 def not_supported(message: str, hint: str) -> Failure:
     return Failure(
         status=501,
@@ -241,6 +328,30 @@ def diverged() -> Failure:
         code="answer_diverged",
         source="engine",
         hint="Ask again.",
+    )
+
+
+def not_replaced(error: MoestroError) -> Failure:
+    return Failure(
+        status=502 if isinstance(error, EngineError) else 409,
+        message=f"The engine stays as it was: {error.sentence}",
+        type=SERVER_ERROR,
+        code="not_replaced",
+        source="engine" if isinstance(error, EngineError) else "gateway",
+        hint=error.hint,
+        retry=False,
+    )
+
+
+def took_too_long(seconds: float) -> Failure:
+    return Failure(
+        status=504,
+        message=f"The answer was not complete after {seconds:g} s, as long as one may take here.",
+        type=SERVER_ERROR,
+        code="time_limit",
+        source="gateway",
+        hint="Ask for fewer tokens (max_tokens).",
+        retry=False,
     )
 
 

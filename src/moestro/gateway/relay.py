@@ -53,7 +53,16 @@ class Relay(Response):
     it can stop generating. A client that reads slowly holds up nobody: its answer is collected.
     """
 
-    def __init__(self, service: Service, path: str, call: Call, api: Api, key: str = "") -> None:
+    def __init__(
+        self,
+        service: Service,
+        path: str,
+        call: Call,
+        api: Api,
+        *,
+        key: str = "",
+        seconds: float | None = None,
+    ) -> None:
         # Like Starlette's own streaming response this one has no body to hand to its parent.
         self.status_code = 200
         self.background = None
@@ -61,7 +70,9 @@ class Relay(Response):
         self._path = path
         self._call = call
         self._transcript = Transcript(api, call.body, call.data) if call.stream else None
+        self._form = failure.form_for(path)
         self._ticket = Ticket(key)
+        self._seconds = seconds
         self._breaks = self._tries = 0
         self._started = False
 
@@ -81,8 +92,13 @@ class Relay(Response):
     async def _work(self, send: Send) -> None:
         async with Outlet(send) as out:
             try:
-                while not await self._attempt(out):
-                    pass
+                async with asyncio.timeout(self._seconds) as limit:
+                    while not await self._attempt(out):
+                        pass
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                self._fail(failure.took_too_long(self._seconds or 0), out)
             except RequestFailed as refused:
                 self._fail(refused.failure, out)
             except Diverged:
@@ -192,9 +208,9 @@ class Relay(Response):
 
     def _fail(self, error: Failure, out: Outlet) -> None:
         if self._started:
-            out.write(error.event())
+            out.write(error.event(self._form))
             return
-        body = error.body()
+        body = error.body(self._form)
         self._start(out, error.status, error.headers(), len(body))
         out.write(body)
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import uvicorn
 
 from moestro.errors import GatewayError, PortTaken
-from moestro.gateway.app import create_app
-from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT, DRAIN_SECONDS, MAX_BODY_BYTES
+from moestro.gateway.app import Front, create_app
+from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT, DRAIN_SECONDS
 from moestro.gateway.http_protocol import BoundedHttp
 from moestro.gateway.service import Service
 
@@ -102,12 +102,12 @@ class _Uvicorn(uvicorn.Server):
 class _Web:
     """The web server on a socket, answering from the moment it is made."""
 
-    def __init__(self, service: Service, listener: socket.socket, max_body_bytes: int) -> None:
+    def __init__(self, service: Service, listener: socket.socket, front: Front) -> None:
         self.url = base_url(listener)
         self._service = service
         self._server = _Uvicorn(
             uvicorn.Config(
-                create_app(service, max_body_bytes=max_body_bytes),
+                create_app(service, front),
                 http=BoundedHttp,
                 ws="none",
                 lifespan="off",
@@ -139,7 +139,7 @@ class _Web:
 
 @asynccontextmanager
 async def serving(
-    service: Service, listener: socket.socket, *, max_body_bytes: int = MAX_BODY_BYTES
+    service: Service, listener: socket.socket, front: Front | None = None
 ) -> AsyncIterator[str]:
     """Answers on the socket at once, yields its URL when the engine is ready, and stops both on
     leaving. Takes no signals, so it runs in any thread.
@@ -147,7 +147,7 @@ async def serving(
     Raises:
         EngineStartFailed: the engine did not come up.
     """
-    web = _Web(service, listener, max_body_bytes)
+    web = _Web(service, listener, front or Front())
     try:
         await service.start()
         yield web.url
@@ -158,12 +158,12 @@ async def serving(
 async def serve(
     service: Service,
     listener: socket.socket,
+    front: Front | None = None,
     *,
     on_ready: Callable[[str], None] | None = None,
     on_drain: Callable[[], None] = lambda: None,
     on_hangup: Callable[[], Coroutine[Any, Any, None]] | None = None,
     drain_seconds: float = DRAIN_SECONDS,
-    max_body_bytes: int = MAX_BODY_BYTES,
 ) -> None:
     """Serves until SIGINT or SIGTERM, in the main thread. A SIGHUP runs `on_hangup`, where there is
     one, beside everything else; another one that comes while it runs does nothing. `on_drain` is
@@ -176,7 +176,7 @@ async def serve(
         EngineStartFailed: the engine did not come up.
     """
     with _signals() as signals, _hangups(on_hangup):
-        web = _Web(service, listener, max_body_bytes)
+        web = _Web(service, listener, front or Front())
         start = asyncio.create_task(service.start(), name="engine-start")
         stop = asyncio.create_task(signals.get(), name="stop-signal")
         try:

@@ -421,5 +421,5 @@ RESPONSE = Api(
     RESPONSE_EVENTS,
     _response_beginning,
     _counted_at("/v1/responses/input_tokens"),
-    ("max_output_tokens",),
+    ("max_output_tokens", "max_tokens", "n_predict"),
 )

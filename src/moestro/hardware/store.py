@@ -96,7 +96,7 @@ def save(kind: str, identity: str, payload: Any) -> Path:
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, indent=1)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, text.encode())
+        write_whole(path, text.encode())
     except OSError as error:
         raise _not_kept(path, error) from error
     return path
@@ -121,7 +121,7 @@ def update(kind: str, identity: str, change: Callable[[Any], Any]) -> Path:
         return save(kind, identity, change(load(kind, identity).payload))
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Another process sees the old file or the new one, also after a power cut."""
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=".tmp", dir=path.parent)
     try:

@@ -25,6 +25,14 @@ def run(case: Case) -> Iterator[Finding]:
         yield ok("address", "Only this machine reaches the service", shown(address))
     elif address.keys:
         yield ok("address", "Other machines reach the service, with a key", shown(address))
+    elif address.meant_open:
+        yield Finding(
+            Severity.WARN,
+            "open-without-key",
+            "Anyone who reaches this address can use the model, as asked",
+            f"{shown(address)} is open to other machines, and --no-keys asks for no key",
+            "Let a proxy that asks for a key and speaks TLS stand in front.",
+        )
     elif in_pod(case.host) or in_container(case.host):
         port = address.port or _ANY_PORT
         yield Finding(
@@ -33,11 +41,10 @@ def run(case: Case) -> Iterator[Finding]:
             "Who may use the model is up to what this container is published to",
             f"{shown(address)} inside a container, where no other address can be reached from "
             "outside, and no key is asked for",
-            "Let a NetworkPolicy say which pods may reach it, and a proxy that asks for a key "
-            "stand in front."
+            "Make a key (moestro keys create), or let a NetworkPolicy say which pods may reach it."
             if in_pod(case.host)
-            else f"Publish it on the host's own loopback (docker run -p 127.0.0.1:{port}:{port}), "
-            "and let a proxy that asks for a key and speaks TLS stand in front.",
+            else "Make a key (moestro keys create), or publish it on the host's own loopback "
+            f"(docker run -p 127.0.0.1:{port}:{port}).",
         )
     else:
         yield Finding(
@@ -45,8 +52,8 @@ def run(case: Case) -> Iterator[Finding]:
             "open-without-key",
             "Anyone who reaches this address can use the model",
             f"{shown(address)} is open to other machines, and no key is asked for",
-            "Listen on this machine only (--host 127.0.0.1), and let a proxy that asks for a key "
-            "and speaks TLS stand in front.",
+            "Make a key (moestro keys create) and let a proxy that speaks TLS stand in front, or "
+            "listen on this machine only (--host 127.0.0.1).",
         )
 
 

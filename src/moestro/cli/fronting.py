@@ -1,0 +1,123 @@
+"""How an endpoint of this machine faces its clients: keys, bounds, pages that may call it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from moestro.cli.options import INT_MAX
+from moestro.doctor.case import Address
+
+if TYPE_CHECKING:
+    from moestro.gateway.app import Front
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--no-keys",
+        is_flag=True,
+        help="Let everyone in who reaches the address: something else looks who comes.",
+    ),
+    click.option(
+        "--allow-origin",
+        "origins",
+        metavar="ORIGIN",
+        multiple=True,
+        help="Web pages that may call it, like https://chat.example.org. May be given several "
+        "times; * is all.",
+    ),
+    click.option(
+        "--max-answer-tokens",
+        type=click.IntRange(1, INT_MAX),
+        metavar="N",
+        help="Tokens of an answer, at most (default: what the context holds).",
+    ),
+    click.option(
+        "--max-answer-seconds",
+        type=click.FloatRange(0, min_open=True),
+        metavar="S",
+        help="Seconds that an answer may take, with its wait (default: no limit).",
+    ),
+)
+
+
+def front_options(function: Decorated) -> Decorated:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True, slots=True)
+class Facing:
+    """What the options say. `secret` is the key of this process, which only its user knows."""
+
+    no_keys: bool
+    origins: tuple[str, ...]
+    max_answer_tokens: int | None
+    max_answer_seconds: float | None
+    secret: str
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any]) -> Facing:
+        """Takes its options out of those of a verb."""
+        from moestro.gateway.keys import new_secret
+
+        return cls(
+            no_keys=options.pop("no_keys"),
+            origins=options.pop("origins"),
+            max_answer_tokens=options.pop("max_answer_tokens"),
+            max_answer_seconds=options.pop("max_answer_seconds"),
+            secret=new_secret(),
+        )
+
+    def address(self, listener: socket.socket) -> Address:
+        """Where it listens, and whether callers need a key.
+
+        Raises:
+            GatewayError: others could use it, there are no keys, and nobody said so; or the keys
+                cannot be read.
+        """
+        from moestro.gateway.access import check_binding
+        from moestro.gateway.key_file import keys_path, read_keys
+
+        host, port = listener.getsockname()[:2]
+        keys = bool(read_keys(keys_path()))
+        check_binding(
+            host_is_loopback=_is_loopback(host), keys_exist=keys, open_to_all=self.no_keys
+        )
+        return Address(host, port, keys=keys and not self.no_keys, meant_open=self.no_keys)
+
+    def front(
+        self,
+        listener: socket.socket,
+        on_note: Callable[[str], None],
+        reload: Callable[[], Awaitable[None]] | None = None,
+    ) -> Front:
+        """
+        Raises:
+            GatewayError: the keys cannot be read.
+        """
+        from moestro.gateway.access import Access
+        from moestro.gateway.app import Front
+        from moestro.gateway.bounds import Bounds
+        from moestro.gateway.key_ring import KeyRing
+
+        access = Access(
+            KeyRing(on_note=on_note),
+            loopback=_is_loopback(listener.getsockname()[0]),
+            open_to_all=self.no_keys,
+            own=self.secret,
+            origins=self.origins,
+        )
+        bounds = Bounds(tokens=self.max_answer_tokens, seconds=self.max_answer_seconds)
+        return Front(access=access, bounds=bounds, reload=reload)
+
+
+def _is_loopback(host: str) -> bool:
+    return ip_address(host.partition("%")[0]).is_loopback
