@@ -151,8 +151,10 @@ async def _streamed(create: Any, fields: dict[str, Any]) -> str:
     return "\n".join(f"{texts[index]}|{reasons.get(index)}" for index in sorted(texts))
 
 
-async def load(url: str, clients: int, seed: int, enough: asyncio.Event) -> Tally:
-    tally = Tally()
+async def load(
+    url: str, clients: int, seed: int, enough: asyncio.Event, tally: Tally | None = None
+) -> Tally:
+    tally = tally if tally is not None else Tally()
 
     async def one(number: int) -> None:
         dice = random.Random(f"{seed} {number}")

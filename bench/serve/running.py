@@ -26,11 +26,14 @@ class Running:
 
 
 @contextmanager
-def up(arguments: Sequence[str], model: str = "demo") -> Iterator[Running]:
+def up(
+    arguments: Sequence[str], model: str = "demo", events: int = subprocess.DEVNULL
+) -> Iterator[Running]:
+    """`events` is a file's number for what it says on stderr."""
     process = subprocess.Popen(
         [sys.executable, "-m", "moestro", "up", model, "--json", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=events,
         text=True,
         env={**os.environ, "NO_COLOR": "1"},
     )

@@ -47,7 +47,7 @@ class StubEngine:
 
     def __init__(self, *, start_seconds: float = 0.0, fails: str | None = None) -> None:
         self.state = EngineState.STARTING
-        self.pid = None
+        self.pid: int | None = None
         self.address = ""
         self.api_key = KEY
         self.started_seconds: float | None = None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from moestro.gateway.call import CHAT, COMPLETION, EMBEDDING, parse_call
+from moestro.gateway.call import CHAT, COMPLETION, EMBEDDING, MESSAGE, RESPONSE, parse_call
 from moestro.gateway.failure import RequestFailed
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -180,3 +180,48 @@ def test_nesting_is_bounded(opening: bytes, closing: bytes, depth: int) -> None:
 def test_a_wide_body_is_not_a_deep_one() -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "{[{["}]}] * 1000
     parse_call(chat(messages=messages), CHAT)
+
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+
+def media(part: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}, part]}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "param"),
+    [
+        ({"type": "image_url", "image_url": {"url": "http://10.0.0.1/"}}, "image_url.url"),
+        ({"type": "image_url", "image_url": {"url": "HTTPS://a.example/x.png"}}, "image_url.url"),
+        ({"type": "image_url", "image_url": {"url": " file:///etc/passwd"}}, "image_url.url"),
+        ({"type": "image_url", "image_url": "http://10.0.0.1/"}, "image_url"),
+        ({"type": "input_audio", "input_audio": {"data": "http://a"}}, "input_audio.data"),
+        ({"type": "video_url", "video_url": {"url": "http://a"}}, "video_url.url"),
+        ({"type": "image", "source": {"type": "url", "url": "https://a"}}, "source.url"),
+    ],
+)
+def test_nothing_is_fetched_for_a_client(part: dict[str, Any], param: str) -> None:
+    body = json.dumps(media(part)).encode()
+    assert refusal(body) == (400, "remote_media", f"messages[0].content[1].{param}")
+
+
+def test_nothing_is_fetched_from_deeper_places_either() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://a"}}
+    result = {"type": "tool_result", "tool_use_id": "x", "content": [image]}
+    assert refusal(json.dumps(media(result)).encode(), MESSAGE)[1] == "remote_media"
+    item = {"role": "user", "content": [{"type": "input_image", "image_url": "http://a"}]}
+    assert refusal(json.dumps({"input": [item]}).encode(), RESPONSE)[1] == "remote_media"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": PNG}},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        {"type": "tool_use", "id": "x", "name": "get", "input": {"url": "https://a.example"}},
+        {"type": "text", "text": "https://a.example"},
+    ],
+)
+def test_what_a_request_holds_itself_is_fine(part: dict[str, Any]) -> None:
+    parse_call(json.dumps(media(part)).encode(), CHAT)

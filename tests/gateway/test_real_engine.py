@@ -76,11 +76,11 @@ def serve() -> Iterator[Callable[..., Any]]:
     """Starts gateways on an event loop beside the test, because the client blocks."""
     with LoopThread() as loop:
 
-        def start(model: Path, name: str, **settings: Any) -> Any:
+        def start(model: Path, name: str, *, embeddings: bool = False, **settings: Any) -> Any:
             @contextmanager
             def running() -> Iterator[Place]:
                 chosen = Settings(context=CONTEXT, parallel=2, threads=1, gpu_layers=0, **settings)
-                request = EngineRequest(model, name, chosen)
+                request = EngineRequest(model, name, chosen, embeddings=embeddings)
                 service = Service(LlamaCppEngine, request)
                 client = openai.OpenAI(
                     api_key="a-key-of-the-user", base_url="http://placeholder", max_retries=0
@@ -254,9 +254,10 @@ def test_the_engine_s_own_port_needs_its_key(place: Place) -> None:
 
 
 def test_kill_9_turns_health_red_and_costs_nobody_an_answer(
-    serve: Callable[..., Any], tiny: Path
+    serve: Callable[..., Any],
 ) -> None:
-    with serve(tiny, "tiny-moe") as place:
+    # Not the tiny model: its random text is read again in far more tokens than it was written in.
+    with serve(demo.model_path(), "demo") as place:
         assert place.health()[0] == 200
         stream = place.openai.chat.completions.create(
             model="default", messages=HELLO, stream=True, max_tokens=300, temperature=0,
@@ -283,6 +284,20 @@ def test_leaving_leaves_no_process(serve: Callable[..., Any], tiny: Path) -> Non
         assert psutil.pid_exists(pid)
     assert not psutil.pid_exists(pid)
     assert place.engine.state is EngineState.STOPPED
+
+
+def test_embeddings_beside_chats(serve: Callable[..., Any], tiny: Path) -> None:
+    with serve(tiny, "tiny-moe", embeddings=True) as place:
+        texts = ["a cat", "a cat", "the price of coal"]
+        found = place.openai.embeddings.create(model="default", input=texts)
+        first, same, other = (entry.embedding for entry in found.data)
+        assert first == pytest.approx(same, abs=1e-3)
+        assert sum(x * x for x in first) == pytest.approx(1, abs=1e-3)
+        assert sum(x * y for x, y in zip(first, other, strict=True)) < 0.999
+        answer = place.openai.chat.completions.create(
+            model="default", messages=HELLO, max_tokens=3, extra_body={"ignore_eos": True}
+        )
+        assert answer.choices[0].finish_reason == "length"
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 from moestro.engine import EngineRequest, EngineState
 from moestro.errors import EngineError, EngineStartFailed
+from moestro.gateway.queue import Ticket
 from moestro.gateway.service import Note, Service
 from tests.gateway.conftest import until
 from tests.gateway.stub_engine import StubEngine, StubMaker, maker_of, stub_request
@@ -213,3 +214,66 @@ async def test_a_stop_ends_all_engines_whatever_they_are_doing() -> None:
     assert [engine.state for engine in maker.made] == [EngineState.STOPPED] * 2
     with pytest.raises(EngineStartFailed):
         await replacing
+
+
+async def test_a_replacement_beside_lets_answers_finish_and_cuts_those_that_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moestro.gateway.service.HAND_OVER_SECONDS", 0.2)
+    maker = StubMaker()
+    service = Service(maker, stub_request(), fits_beside=lambda _: True)
+    await service.start()
+    assert service.life is not None
+    service.life.begin()
+    await service.replace(because="a test")
+    assert service.engine is maker.made[1]
+    assert "1 requests go on with the next engine" in [note.text for note in service.notes]
+    await service.stop()
+
+
+# Idle engines
+
+
+async def test_an_idle_engine_is_unloaded_and_the_next_request_brings_another() -> None:
+    maker = StubMaker()
+    service = Service(maker, stub_request(), unload_seconds=0.1)
+    await service.start()
+    for lives in (1, 2):
+        assert service.life is not None
+        await until(lambda: service.status.state is EngineState.SLEEPING)
+        assert maker.made[-1].state is EngineState.STOPPED
+        assert service.refusal() is None, "requests are served"
+        assert len(maker.made) == lives
+        async with service.queue.turn(Ticket()) as life:
+            assert life.ready
+            assert len(maker.made) == lives + 1
+            await asyncio.sleep(0.3)  # an engine that works is not idle
+            assert service.status.state is EngineState.READY
+    assert service.restarts == 0
+    await service.stop()
+
+
+async def test_a_sleeping_service_may_be_replaced_and_stopped() -> None:
+    maker = StubMaker()
+    service = Service(maker, stub_request(), unload_seconds=0.05)
+    await service.start()
+    await until(lambda: service.status.state is EngineState.SLEEPING)
+    await service.replace(stub_request(parallel=7), because="a new plan")
+    assert service.model.parallel == 7
+    await until(lambda: service.status.state is EngineState.SLEEPING)
+    async with asyncio.timeout(5):
+        await service.stop()
+    assert service.status.state is EngineState.STOPPED
+
+
+async def test_an_engine_that_does_not_wake_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moestro.gateway.service.FIRST_DELAY_SECONDS", 0.05)
+    maker = StubMaker({}, {"fails": "not now"})
+    service = Service(maker, stub_request(), unload_seconds=0.05)
+    await service.start()
+    await until(lambda: service.status.state is EngineState.SLEEPING)
+    async with service.queue.turn(Ticket()) as life:
+        assert life.engine is maker.made[2]
+    await service.stop()

@@ -13,7 +13,7 @@ import pytest
 
 from moestro.hardware import Gpu, Link, nvidia_state
 from moestro.hardware.gpu_state import GpuProcess, read_gpu_states
-from moestro.hardware.nvidia_state import parse_bus_id, parse_reasons
+from moestro.hardware.nvidia_state import nvidia_memory_of, parse_bus_id, parse_reasons
 from moestro.units import GIB
 from tests.hardware.machines import machine
 
@@ -333,3 +333,12 @@ def test_a_radeon_without_sensors(tmp_path: Path):
     found = read_gpu_states(replace(machine(), gpus=(RX,)), root=tmp_path)
     assert found is not None
     assert (found[0].temperature_c, found[0].busy, found[0].link) == (None, None, None)
+
+
+def test_what_a_process_has_of_all_cards() -> None:
+    nvml = FakeNvml()
+    nvml.answers["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(free=5 * GIB)
+    cards = nvml.nvmlDeviceGetCount()
+    assert nvidia_memory_of(4242, nvml) == (cards * 2 * GIB, cards * 5 * GIB)
+    assert nvidia_memory_of(7, nvml) is None, "what it has is hidden"
+    assert nvidia_memory_of(1, nvml) is None

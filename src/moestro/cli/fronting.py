@@ -14,6 +14,8 @@ from moestro.cli.options import INT_MAX
 from moestro.doctor.case import Address
 
 if TYPE_CHECKING:
+    from moestro.cli.launch import Prepared
+    from moestro.engine import EngineRequest
     from moestro.gateway.app import Front
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -31,6 +33,25 @@ _OPTIONS = (
         multiple=True,
         help="Web pages that may call it, like https://chat.example.org. May be given several "
         "times; * is all.",
+    ),
+    click.option("--embeddings", is_flag=True, help="Give embeddings, too (/v1/embeddings)."),
+    click.option(
+        "--thinking",
+        type=click.Choice(("on", "off")),
+        help="Whether the model thinks where a request does not say (default: as its template "
+        "has it).",
+    ),
+    click.option(
+        "--unload-after",
+        metavar="TIME",
+        help="Unload the model when nobody asked for so long, like 30m; the next request loads "
+        "it again (default: never).",
+    ),
+    click.option(
+        "--engine-memory",
+        metavar="SIZE",
+        help="Memory of its own at which an engine is replaced, like 20GiB (default: what the "
+        "machine has).",
     ),
     click.option(
         "--max-answer-tokens",
@@ -61,20 +82,39 @@ class Facing:
     origins: tuple[str, ...]
     max_answer_tokens: int | None
     max_answer_seconds: float | None
+    engine_memory_bytes: int | None
+    unload_seconds: float | None
+    embeddings: bool
+    thinking: bool | None
     secret: str
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> Facing:
-        """Takes its options out of those of a verb."""
-        from moestro.gateway.keys import new_secret
+        """Takes its options out of those of a verb.
 
+        Raises:
+            UsageError: a size or a time that is none.
+        """
+        from moestro.gateway.keys import new_secret
+        from moestro.units import parse_duration, parse_size
+
+        memory, thinking = options.pop("engine_memory"), options.pop("thinking")
+        unload = options.pop("unload_after")
         return cls(
             no_keys=options.pop("no_keys"),
             origins=options.pop("origins"),
             max_answer_tokens=options.pop("max_answer_tokens"),
             max_answer_seconds=options.pop("max_answer_seconds"),
+            engine_memory_bytes=None if memory is None else parse_size(memory),
+            unload_seconds=None if unload is None else parse_duration(unload),
+            embeddings=options.pop("embeddings"),
+            thinking=None if thinking is None else thinking == "on",
             secret=new_secret(),
         )
+
+    def request(self, prepared: Prepared) -> EngineRequest:
+        """What the engine is to do."""
+        return prepared.request(embeddings=self.embeddings, thinking=self.thinking)
 
     def address(self, listener: socket.socket) -> Address:
         """Where it listens, and whether callers need a key.

@@ -9,27 +9,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moestro.cli.engine_memory import SPARE_BYTES, MemoryReader
+from moestro.cli.fronting import Facing
 from moestro.cli.launch import Prepared
 from moestro.engine import EngineRequest
 from moestro.errors import EngineError, EngineOutOfMemory
 from moestro.planning.ladder import next_step
 from moestro.planning.placement import HOST, expert_blocks
-from moestro.units import MIB
 
 if TYPE_CHECKING:
     from moestro.gateway.service import Note, Service
 
-SPARE_BYTES = 512 * MIB
-"""Host memory that stays free beside two engines."""
-
 
 def service_for(
     prepared: Prepared,
-    on_note: Callable[[Note], None] = lambda _note: None,
+    facing: Facing,
+    on_note: Callable[[Note], None],
     log_file: Path | None = None,
 ) -> Service:
-    """A service that has not started yet. Its engines write what they say to `log_file` too."""
+    """A service that has not started yet. Its engines write what they say to `log_file` too, and
+    are replaced before they own more than the user said, or than the machine has."""
     from moestro.engine.start import make_engine
+    from moestro.gateway.growth import GrowthWatch
     from moestro.gateway.service import Service
 
     fixed = {reason.setting for reason in prepared.plan.reasons if reason.source == "user"}
@@ -53,11 +54,18 @@ def service_for(
 
     return Service(
         partial(make_engine, log_file=log_file),
-        prepared.request(),
+        facing.request(prepared),
         milder=milder,
         fits_beside=fits_beside,
         on_note=on_note,
+        growth=GrowthWatch(MemoryReader(facing.engine_memory_bytes), _cache_bytes(prepared)),
+        unload_seconds=facing.unload_seconds,
     )
+
+
+def _cache_bytes(prepared: Prepared) -> int:
+    """What an engine's caches may come to hold on the host beyond what it takes at first."""
+    return prepared.plan.ledger.device(HOST).kind_bytes("prompt cache", "context checkpoints")
 
 
 def _fits_beside(prepared: Prepared, request: EngineRequest) -> bool:

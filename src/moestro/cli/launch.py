@@ -54,10 +54,17 @@ class Prepared:
         """What clients call the model."""
         return model_name(self.path)
 
-    def request(self) -> EngineRequest:
+    def request(self, *, embeddings: bool = False, thinking: bool | None = None) -> EngineRequest:
         projector = self.model.projector
         beside = Path(projector.location) if projector and projector.location else None
-        return EngineRequest(self.path, self.name, self.plan.settings, beside)
+        return EngineRequest(
+            self.path,
+            self.name,
+            self.plan.settings,
+            beside,
+            embeddings=embeddings,
+            thinking=thinking,
+        )
 
 
 def prepare(

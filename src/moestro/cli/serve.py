@@ -101,13 +101,13 @@ async def _serve(
     log.file = log_path(int(listener.getsockname()[1]))
     with contextlib.suppress(OSError):
         log.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    service = service_for(prepared, log.note, log.file)
+    service = service_for(prepared, facing, log.note, log.file)
 
     async def reload() -> None:
         notify("RELOADING=1")
         try:
             fresh = await asyncio.to_thread(again)
-            await service.replace(fresh.request(), because="it was loaded again")
+            await service.replace(facing.request(fresh), because="it was loaded again")
         except MoestroError as error:
             log.warn(f"not loaded again, the engine stays as it was: {error.sentence}")
             raise

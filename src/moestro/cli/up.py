@@ -87,7 +87,7 @@ async def _up(
     from moestro.gateway.server import base_url, serve
 
     front = facing.front(listener, to_stderr)
-    service = service_for(prepared, _tell)
+    service = service_for(prepared, facing, _tell)
     following: list[asyncio.Task[None]] = []
 
     def on_ready(url: str) -> None:

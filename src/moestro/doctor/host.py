@@ -79,13 +79,13 @@ class Host:
 
     def kilobytes(self, path: str, name: str) -> int | None:
         """The `name: N kB` of a table, in bytes."""
-        found = re.fullmatch(r"(\d{1,18})(?: kB)?", self.table(path).get(name, ""), re.ASCII)
-        return int(found[1]) * 1024 if found else None
+        return _kilobytes(self.table(path).get(name, ""))
 
     def own_bytes(self, pid: int | str) -> int | None:
         """Memory of a process that is its own (RssAnon and VmSwap), without mapped files."""
         names = ("RssAnon", "VmSwap")
-        sizes = [self.kilobytes(f"proc/{pid}/status", name) for name in names]
+        status = self.table(f"proc/{pid}/status")
+        sizes = [_kilobytes(status.get(name, "")) for name in names]
         known = [size for size in sizes if size is not None]
         return sum(known) if known else None
 
@@ -93,6 +93,11 @@ class Host:
         """What matches, sorted by name with numbers as numbers; relative to the root."""
         found = (str(path.relative_to(self.root)) for path in self.root.glob(pattern))
         return sorted(found, key=_natural)
+
+
+def _kilobytes(text: str) -> int | None:
+    found = re.fullmatch(r"(\d{1,18})(?: kB)?", text, re.ASCII)
+    return int(found[1]) * 1024 if found else None
 
 
 def this_host() -> Host:

@@ -64,6 +64,8 @@ def request_to_json(request: EngineRequest) -> dict[str, Any]:
         "projector": str(request.projector) if request.projector else None,
         "synthetic_acceptance": list(request.synthetic_acceptance),
         "verbose": request.verbose,
+        "embeddings": request.embeddings,
+        "thinking": request.thinking,
     }
 
 
@@ -78,6 +80,8 @@ def request_from_json(data: Mapping[str, Any]) -> EngineRequest:
         projector=Path(data["projector"]) if data["projector"] else None,
         synthetic_acceptance=tuple(data["synthetic_acceptance"]),
         verbose=data["verbose"],
+        embeddings=data["embeddings"],
+        thinking=data["thinking"],
     )
 
 

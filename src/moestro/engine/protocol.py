@@ -15,6 +15,7 @@ class EngineState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"  # answers what it has, and gets no more
+    SLEEPING = "sleeping"  # unloaded for want of work; the next request brings another one
     STOPPED = "stopped"  # ended because it was asked to
     FAILED = "failed"  # ended, or never became ready, by itself
 
@@ -27,7 +28,9 @@ class EngineRequest:
     position of a draft, that it and all before it are accepted; those beyond the drafting depth
     do not count. The text is nonsense then: for benchmarks of models whose weights are random.
     `verbose`: the log says more of each request, as how often the drafts of each position were
-    accepted; no text of it.
+    accepted; no text of it. `embeddings`: it gives embeddings too, of the last token where the file
+    names no pooling. `thinking` switches reasoning on or off where a request does not; None leaves
+    it to the model's template.
     """
 
     model: Path
@@ -36,6 +39,8 @@ class EngineRequest:
     projector: Path | None = None
     synthetic_acceptance: tuple[float, ...] = ()
     verbose: bool = False
+    embeddings: bool = False
+    thinking: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moestro import __version__
 from moestro.client.text import json_bytes
-from moestro.engine import EngineState
 from moestro.errors import MoestroError
 from moestro.gateway import call as calls
 from moestro.gateway import failure, request_id, transcript
@@ -36,6 +35,7 @@ COMPLETIONS = "/v1/completions"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 RESPONSES = "/v1/responses"
+EMBEDDINGS = "/v1/embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,14 @@ def create_app(service: Service, front: Front) -> ASGIApp:
         return _Json(service.model.to_json())
 
     # `route` is ours and never what the client wrote: it goes to the engine together with its key.
-    async def relay(request: Request, route: str, fields: Mapping[str, Check], api: Api) -> Relay:
+    # `api` is None where nothing is streamed.
+    async def relay(
+        request: Request, route: str, fields: Mapping[str, Check], api: Api | None
+    ) -> Relay:
         body = await calls.read_body(request, bounds.body_bytes)
-        call = bounds.held(calls.parse_call(body, fields), api.most)
+        call = calls.parse_call(body, fields)
+        if api is not None:
+            call = bounds.held(call, api.most)
         _check_model(service, call.model)
         key = caller_of(request.scope).id
         return Relay(service, route, call, api, key=key, seconds=bounds.seconds)
@@ -96,14 +101,16 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     async def responses(request: Request) -> Relay:
         return await relay(request, RESPONSES, calls.RESPONSE, transcript.RESPONSE)
 
-    async def embeddings(request: Request) -> Response:
-        calls.parse_call(await calls.read_body(request, bounds.body_bytes), calls.EMBEDDING)
-        raise RequestFailed(
-            failure.not_supported(
-                "This engine was started to generate text and gives no embeddings.",
-                "Use /v1/chat/completions or /v1/completions.",
+    async def embeddings(request: Request) -> Relay:
+        asked = await relay(request, EMBEDDINGS, calls.EMBEDDING, None)
+        if not service.request.embeddings:
+            raise RequestFailed(
+                failure.not_supported(
+                    "This engine was started to generate text and gives no embeddings.",
+                    "Serve with --embeddings, or use /v1/chat/completions or /v1/completions.",
+                )
             )
-        )
+        return asked
 
     async def reload(request: Request) -> Response:
         if front.reload is None:
@@ -131,7 +138,7 @@ def create_app(service: Service, front: Front) -> ASGIApp:
             Route(MESSAGES, messages, methods=["POST"]),
             Route(COUNT_TOKENS, count_tokens, methods=["POST"]),
             Route(RESPONSES, responses, methods=["POST"]),
-            Route("/v1/embeddings", embeddings, methods=["POST"]),
+            Route(EMBEDDINGS, embeddings, methods=["POST"]),
             Route("/admin/reload", reload, methods=["POST"]),
             Route("/admin/replace", replace, methods=["POST"]),
         ],
@@ -180,9 +187,10 @@ def _health(service: Service, *, known: bool) -> Response:
     summary: dict[str, Any] = {
         "status": str(status.state),
         "live": True,
-        "ready": status.state is EngineState.READY,
+        "ready": False,
     }
     refusal = service.refusal()
+    summary["ready"] = refusal is None
     if not known:
         if refusal is None:
             return _Json(summary)

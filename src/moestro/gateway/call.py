@@ -153,6 +153,7 @@ RESPONSE: Mapping[str, Check] = {
 EMBEDDING: Mapping[str, Check] = {
     "model": STRING,
     "input": PROMPT,
+    "stream": NOT_HERE,
     "encoding_format": STRING,
     "dimensions": INTEGER,
     "user": STRING,
@@ -239,6 +240,9 @@ def parse_call(body: bytes, fields: Mapping[str, Check]) -> Call:
             raise _wrong(name, expected)
     if "messages" in fields:
         _check_messages(data["messages"])
+    for name in ("messages", "input"):
+        if name in fields:
+            _check_media(data.get(name), name)
     if "tools" in fields and "messages" in fields:
         _check_tools(data.get("tools") or [])
     return Call(body, data, data.get("model"), data.get("stream") is True)
@@ -327,6 +331,40 @@ def _check_content(content: Any, place: str) -> None:
             raise _wrong(f"{place}[{index}]", "an object with a type")
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise _wrong(f"{place}[{index}].text", "a string")
+
+
+_MEDIA = frozenset(
+    {"image_url", "input_image", "image", "input_audio", "audio_url", "input_video", "video_url"}
+)
+
+
+def _check_media(value: Any, place: str) -> None:
+    """An engine would fetch what an address names, from wherever it stands: behind the firewall,
+    beside services that trust their neighbours. So images and sounds come within the request."""
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            if isinstance(entry, dict | list):
+                _check_media(entry, f"{place}[{index}]")
+    elif isinstance(value, dict):
+        if value.get("type") in _MEDIA:
+            _check_inline(value, place)
+        elif isinstance(value.get("content"), list):
+            _check_media(value["content"], f"{place}.content")
+
+
+def _check_inline(part: dict[str, Any], place: str) -> None:
+    for key, value in part.items():
+        if isinstance(value, dict):
+            _check_inline(value, f"{place}.{key}")
+        elif isinstance(value, str) and value.lstrip().lower().startswith(("http", "file:")):
+            raise RequestFailed(
+                failure.bad_request(
+                    "Images and sounds are not fetched from elsewhere.",
+                    param=f"{place}.{key}",
+                    code="remote_media",
+                    hint="Send it within the request: data:image/png;base64,…",
+                )
+            )
 
 
 def _check_tools(tools: list[Any]) -> None:

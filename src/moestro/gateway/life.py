@@ -50,6 +50,15 @@ class Life:
         self._empty = asyncio.Event()
         self._empty.set()
         self._running = 0
+        self.answered = 0
+        """Requests that it is done with."""
+
+        self.idle_since = time.monotonic()
+        """When it last had nothing to do; means nothing while it has."""
+
+    @property
+    def ready(self) -> bool:
+        return self.state is EngineState.READY
 
     @property
     def state(self) -> EngineState:
@@ -97,6 +106,7 @@ class Life:
             raise EngineStartFailed("The engine was stopped before it was ready.")
         self._link = EngineLink(self.engine.address, self.engine.api_key)
         self._watch = asyncio.create_task(self._follow(self._link), name=f"engine {self.number}")
+        self.idle_since = time.monotonic()
         self._move(EngineState.READY, f"ready after {self.engine.started_seconds or 0:.1f} s")
 
     async def _follow(self, link: EngineLink) -> None:
@@ -125,7 +135,9 @@ class Life:
 
     def end(self) -> None:
         self._running -= 1
+        self.answered += 1
         if not self._running:
+            self.idle_since = time.monotonic()
             self._empty.set()
 
     def drain(self, because: str) -> None:

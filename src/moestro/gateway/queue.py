@@ -53,6 +53,9 @@ class Queue:
     ) -> None:
         self.most_waiting = most_waiting
         self.wait_seconds = wait_seconds
+        self.wanted = asyncio.Event()
+        """Set when somebody comes; whoever waits for it clears it."""
+
         self._life: Life | None = None
         self._places = 0
         self._alone: Ticket | None = None
@@ -96,6 +99,7 @@ class Queue:
         else:
             line = self._by_key.setdefault(ticket.key, deque())
         line.append(ticket)
+        self.wanted.set()
         try:
             yield ticket.place
         finally:

@@ -58,7 +58,7 @@ class Relay(Response):
         service: Service,
         path: str,
         call: Call,
-        api: Api,
+        api: Api | None,
         *,
         key: str = "",
         seconds: float | None = None,
@@ -69,7 +69,9 @@ class Relay(Response):
         self._service = service
         self._path = path
         self._call = call
-        self._transcript = Transcript(api, call.body, call.data) if call.stream else None
+        self._transcript = (
+            Transcript(api, call.body, call.data) if call.stream and api is not None else None
+        )
         self._form = failure.form_for(path)
         self._ticket = Ticket(key)
         self._seconds = seconds

@@ -18,6 +18,7 @@ from moestro.engine import Engine, EngineExit, EngineRequest, EngineState
 from moestro.errors import EngineError, EngineStartFailed
 from moestro.gateway import failure
 from moestro.gateway.failure import Failure
+from moestro.gateway.growth import GrowthWatch
 from moestro.gateway.life import Life
 from moestro.gateway.pulse import until_silent
 from moestro.gateway.queue import Queue
@@ -37,8 +38,16 @@ MOST_DELAY_SECONDS = 60.0
 """Between tries of an engine that did not become ready; one that did is started again at once."""
 
 REPLACE_DRAIN_SECONDS = 30.0
-"""How long requests may stay with an engine that is being replaced. After that they are cut, and go
-on with the new one."""
+"""How long requests may stay with an engine that has to end before the next one can start. After
+that they are cut, and go on with the new one."""
+
+HAND_OVER_SECONDS = 5.0
+"""The same where the next one is there already. Meanwhile new requests wait: two engines that
+compute on the same processors, each with threads that spin for the others, are many times slower
+than one after the other."""
+
+LOOK_SECONDS = 0.2
+"""How often a service that unloads idle engines looks while one has work."""
 
 MOST_NOTES = 200
 
@@ -66,10 +75,12 @@ class Note:
 
 @dataclass(slots=True)
 class _Order:
-    """A replacement that somebody wants; `done` says when it is there, or why not."""
+    """A replacement that somebody wants, of that engine and no other where `of` names one. `done`
+    says when it is there, or why not."""
 
     request: EngineRequest
     because: str
+    of: Life | None
     done: asyncio.Future[None]
 
 
@@ -78,7 +89,9 @@ class Service:
 
     `milder` finds settings that need less where the machine had no room (see `Milder`).
     `fits_beside` says whether the machine has room for one more engine like that while the present
-    one runs. `on_note` is told of everything that happens to the engines.
+    one runs. `on_note` is told of everything that happens to the engines. `growth` replaces those
+    that take ever more memory. After `unload_seconds` without a request the engine is ended; the
+    next request waits for another one.
     """
 
     def __init__(
@@ -90,12 +103,17 @@ class Service:
         milder: Milder = lambda _request, _error: None,
         fits_beside: Callable[[EngineRequest], bool] = lambda _request: False,
         on_note: Callable[[Note], None] = lambda _note: None,
+        growth: GrowthWatch | None = None,
+        unload_seconds: float | None = None,
     ) -> None:
         self.request = request
         self.model = ServedModel.of(request)
         self.queue = queue if queue is not None else Queue()
         self.notes: deque[Note] = deque(maxlen=MOST_NOTES)
         self.restarts = 0
+        self.growth = growth
+        self._unload_seconds = unload_seconds
+        self._asleep = False
         self._make = make
         self._milder = milder
         self._fits_beside = fits_beside
@@ -106,12 +124,18 @@ class Service:
         self._old: set[Life] = set()
         self._farewells: set[asyncio.Task[None]] = set()
         self._tending: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._orders: asyncio.Queue[_Order] = asyncio.Queue()
         self._stopping = False
         self._last_words: str | None = None
         self._started_at = time.monotonic()
 
     # What others see
+
+    @property
+    def life(self) -> Life | None:
+        """Of the engine that answers, or of the last one that did."""
+        return self._life
 
     @property
     def engine(self) -> Engine | None:
@@ -123,6 +147,9 @@ class Service:
         if self._stopping:
             return Status(EngineState.STOPPED, "The gateway is shutting down.")
         life = self._life
+        if self._asleep and self._coming is None:
+            reason = self._last_words or "The next request loads the model."
+            return Status(EngineState.SLEEPING, reason)
         if life is not None and life.state is EngineState.READY:
             return Status(EngineState.READY)
         if life is not None and life.state is EngineState.DRAINING:
@@ -152,7 +179,8 @@ class Service:
     def refusal(self) -> Failure | None:
         """Why a request would not be answered at once; None when it would."""
         status = self.status
-        return None if status.state is EngineState.READY else not_ready(status)
+        serves = status.state in (EngineState.READY, EngineState.SLEEPING)
+        return None if serves else not_ready(status)
 
     async def end_of(self, life: Life) -> EngineExit | None:
         """How that engine ended; None if it has not, for as long as it takes to notice."""
@@ -184,14 +212,23 @@ class Service:
                 trying = self._step_down(*milder)
         self._take(life)
         self._tending = asyncio.create_task(self._tend(), name="engines")
+        if self.growth is not None:
+            self._watching = asyncio.create_task(self.growth.run(self), name="growth")
+            self._watching.add_done_callback(self._growth_ended)
+
+    def _growth_ended(self, watching: asyncio.Task[None]) -> None:
+        error = None if watching.cancelled() else watching.exception()
+        if error is not None:  # a fault of ours; what is served goes on without it
+            self._note(None, None, f"Growth is no longer watched: {error!r}")
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
         """Breaks what is in progress, then ends the engines. May be called at any moment."""
         self._stopping = True
         self.refuse_waiting()
-        if self._tending is not None:
-            self._tending.cancel()
-            await asyncio.wait((self._tending,))
+        for task in (self._watching, self._tending):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
         for farewell in self._farewells:
             farewell.cancel()
         lives = self._old | {life for life in (self._life, self._coming) if life is not None}
@@ -208,15 +245,19 @@ class Service:
             )
         )
 
-    async def replace(self, request: EngineRequest | None = None, *, because: str) -> None:
+    async def replace(
+        self, request: EngineRequest | None = None, *, because: str, of: Life | None = None
+    ) -> None:
         """Another engine in the place of this one, without a request lost. None: of the same kind.
+        Nothing is done if it is no longer `of` that answers.
 
         Raises:
             EngineStartFailed: the new one does not start; the old one stays, or comes back.
         """
         if self._stopping or self._tending is None:
             raise _stopped_early()
-        order = _Order(request or self.request, because, asyncio.get_running_loop().create_future())
+        done = asyncio.get_running_loop().create_future()
+        order = _Order(request or self.request, because, of, done)
         self._orders.put_nowait(order)
         await order.done
 
@@ -228,13 +269,27 @@ class Service:
             while True:
                 assert self._life is not None
                 order = order or asyncio.create_task(self._orders.get())
+                if self._asleep:
+                    wanted = asyncio.create_task(self.queue.wanted.wait())
+                    try:
+                        await asyncio.wait((order, wanted), return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        wanted.cancel()
+                    if order.done():
+                        due, order = order.result(), None
+                        await self._replace(due)
+                    else:
+                        await self._wake()
+                    continue
+                idle = asyncio.create_task(self._idle(self._life))
                 ended = asyncio.create_task(self._life.ended())
                 silent = asyncio.create_task(until_silent(self._life))
                 try:
-                    await asyncio.wait((order, ended, silent), return_when=asyncio.FIRST_COMPLETED)
+                    events = (order, ended, silent, idle)
+                    await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    ended.cancel()
-                    silent.cancel()
+                    for task in (ended, silent, idle):
+                        task.cancel()
                 if silent.done() and not silent.cancelled() and not ended.done():
                     await self._life.kill()
                     await self._life.ended()
@@ -243,8 +298,10 @@ class Service:
                 if ended.done() and not ended.cancelled():
                     await self._restart(self._life)
                 elif order.done():
-                    wanted, order = order.result(), None
-                    await self._replace(wanted)
+                    due, order = order.result(), None
+                    await self._replace(due)
+                elif idle.done() and not idle.cancelled():
+                    await self._sleep(self._life)
         finally:
             if order is not None and order.done() and not order.cancelled():
                 self._orders.put_nowait(order.result())
@@ -252,6 +309,30 @@ class Service:
                 order.cancel()
             while not self._orders.empty():
                 self._orders.get_nowait().done.set_exception(_stopped_early())
+
+    async def _idle(self, life: Life) -> None:
+        """Returns when nobody has wanted anything for so long."""
+        if self._unload_seconds is None:
+            await asyncio.Event().wait()
+        assert self._unload_seconds is not None
+        while True:
+            left = life.idle_since + self._unload_seconds - time.monotonic()
+            if left <= 0 and not life.running:
+                return
+            await asyncio.sleep(max(left, LOOK_SECONDS))
+
+    async def _sleep(self, life: Life) -> None:
+        if life.running:  # somebody came in this very moment
+            return
+        self.queue.close()
+        self.queue.wanted.clear()
+        self._asleep = True
+        await life.stop("nobody asked for so long; the next request loads the model")
+
+    async def _wake(self) -> None:
+        """Whoever asked waits in the queue until an engine is there."""
+        self._last_words = None
+        self._take(await self._until_ready(self.request))
 
     async def _restart(self, old: Life) -> None:
         self.queue.close()
@@ -278,6 +359,9 @@ class Service:
     async def _replace(self, order: _Order) -> None:
         old = self._life
         assert old is not None
+        if order.of not in (None, old):
+            order.done.set_result(None)
+            return
         try:
             if self._fits_beside(order.request):
                 await self._replace_beside(old, order)
@@ -297,10 +381,13 @@ class Service:
         """The new one starts while the old one still answers."""
         new = await self._started(order.request)
         self.request = order.request
-        self._take(new)
-        old.drain(order.because)
         self._old.add(old)
-        farewell = asyncio.create_task(self._end(old, order.because), name="farewell")
+        self.queue.close()
+        old.drain(order.because)
+        if not await old.drained(HAND_OVER_SECONDS):
+            self._note(old.number, None, f"{old.running} requests go on with the next engine")
+        self._take(new)
+        farewell = asyncio.create_task(self._stop_old(old, order.because), name="farewell")
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)
 
@@ -321,6 +408,9 @@ class Service:
     async def _end(self, old: Life, because: str) -> None:
         if not await old.drained(REPLACE_DRAIN_SECONDS):
             self._note(old.number, None, f"{old.running} requests go on with the next engine")
+        await self._stop_old(old, because)
+
+    async def _stop_old(self, old: Life, because: str) -> None:
         await old.stop(because)
         self._old.discard(old)
 
@@ -344,6 +434,7 @@ class Service:
     def _take(self, life: Life) -> None:
         """This engine answers from now on."""
         self._life, self._coming, self._last_words = life, None, None
+        self._asleep = False
         self.model = ServedModel.of(life.request, life.engine.stream_context)
         self.queue.open(life, life.request.settings.parallel)
 

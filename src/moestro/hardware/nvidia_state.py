@@ -54,6 +54,46 @@ def nvidia_states(root: Path, nvml: Any = None) -> tuple[GpuState, ...] | None:
     return within(_TIMEOUT_SECONDS, ask)
 
 
+def nvidia_memory_of(pid: int, nvml: Any = None) -> tuple[int, int] | None:
+    """Bytes that a process has on all cards together, and bytes that are free on those where it
+    has some; None where NVML is absent or fails, and in a container that hides whose they are.
+
+    `nvml` stands for the module `pynvml`.
+    """
+    if nvml is None:
+        try:
+            import pynvml
+        except ImportError:
+            return None
+        nvml = pynvml
+
+    def ask() -> tuple[int, int] | None:
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError:
+            return None
+        try:
+            count = nvml.nvmlDeviceGetCount()
+            cards = [_Card(nvml, nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+            return _memory_of(pid, cards)
+        except nvml.NVMLError:
+            return None
+        finally:
+            nvml.nvmlShutdown()
+
+    return within(_TIMEOUT_SECONDS, ask)
+
+
+def _memory_of(pid: int, cards: Iterable[_Card]) -> tuple[int, int] | None:
+    own = free = 0
+    for card in cards:
+        used = (_used_by_process(card) or {}).get(pid)
+        memory = card.ask("nvmlDeviceGetMemoryInfo")
+        if used and memory is not None:
+            own, free = own + used, free + int(memory.free)
+    return (own, free) if own else None
+
+
 def parse_reasons(bits: int) -> tuple[str, ...]:
     """Words for NVML's bits, each once."""
     found = [word for bit, word in _REASONS.items() if bits & bit]
@@ -157,6 +197,20 @@ def _driver_cuda(nvml: Any) -> Version | None:
 
 def _processes(card: _Card, root: Path) -> tuple[GpuProcess, ...] | None:
     """Those that compute and those that draw, each once, the largest first."""
+    found = _used_by_process(card)
+    if found is None:
+        return None
+    listed = sorted(found.items(), key=lambda item: -(item[1] or 0))[:_MOST_PROCESSES]
+    names = _names_are_true(root)
+    return tuple(
+        GpuProcess(pid, (read_text(root / f"proc/{pid}/comm").strip() or None) if names else None,
+                   used)
+        for pid, used in listed
+    )  # fmt: skip
+
+
+def _used_by_process(card: _Card) -> dict[int, int | None] | None:
+    """Bytes by process; None where the card does not tell its processes."""
     asked = [card.ask(f"nvmlDeviceGet{kind}RunningProcesses") for kind in ("Compute", "Graphics")]
     if all(answer is None for answer in asked):
         return None
@@ -165,13 +219,7 @@ def _processes(card: _Card, root: Path) -> tuple[GpuProcess, ...] | None:
         used = process.usedGpuMemory
         known = found.get(int(process.pid))
         found[int(process.pid)] = int(used) if used is not None and used >= 0 else known
-    listed = sorted(found.items(), key=lambda item: -(item[1] or 0))[:_MOST_PROCESSES]
-    names = _names_are_true(root)
-    return tuple(
-        GpuProcess(pid, (read_text(root / f"proc/{pid}/comm").strip() or None) if names else None,
-                   used)
-        for pid, used in listed
-    )  # fmt: skip
+    return found
 
 
 def _names_are_true(root: Path) -> bool:

@@ -15,6 +15,7 @@ from moestro.errors import EngineError, EngineMismatch, EngineStartFailed
 from moestro.planning import Settings
 from moestro.planning.settings import CacheType
 from moestro.units import MIB
+from tests.tiny_models import write_tiny
 
 TOO_MUCH = 99_999_999_999
 SETTINGS = Settings(context=3000, parallel=3, threads=5)
@@ -212,3 +213,20 @@ def test_a_host_without_gpus_is_told_nothing_of_them():
 def test_too_many_gpus():
     with pytest.raises(EngineStartFailed, match="at most 128"):
         build(accelerated=True, tensor_split=(1.0,) * 129)
+
+
+@pytest.mark.parametrize(("thinking", "told"), [(None, -1), (True, 1), (False, 0)])
+def test_thinking_is_switched_where_that_was_asked(thinking: bool | None, told: int):
+    request = replace(REQUEST, thinking=thinking)
+    again = request_from_json(request_to_json(request))
+    assert server_params(again, api_key="k", accelerated=False).enable_reasoning == told
+
+
+def test_embeddings_are_of_the_last_token_where_the_file_names_no_pooling(tmp_path: Path):
+    request = replace(REQUEST, model=write_tiny("qwen35moe", tmp_path), embeddings=True)
+    again = request_from_json(request_to_json(request))
+    params = server_params(again, api_key="k", accelerated=False)
+    assert params.embedding is True
+    assert params.n_batch == params.n_ubatch
+    assert params.pooling_type == xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
+    assert build().embedding is False

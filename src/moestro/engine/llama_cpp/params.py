@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import xllamacpp
 
 from moestro.engine.llama_cpp import derived
+from moestro.engine.pooling import names_pooling
 from moestro.engine.protocol import EngineRequest
 from moestro.errors import EngineStartFailed
 from moestro.model import read_model
@@ -76,6 +79,10 @@ def server_params(
     params.api_keys = [api_key]
     if request.verbose:
         params.verbosity = VERBOSITY
+    if request.embeddings:
+        _set_embeddings(params, request.model)
+    if request.thinking is not None:
+        params.enable_reasoning = int(request.thinking)
     params.use_jinja = True
     params.ui = False
     params.endpoint_metrics = True
@@ -175,6 +182,13 @@ def _set_speculation(
     if types:
         params.speculative.types = types
         params.speculative.synth_rates = list(synthetic[: settings.mtp_depth])
+
+
+def _set_embeddings(params: xllamacpp.CommonParams, model: Path) -> None:
+    params.embedding = True
+    params.n_batch = params.n_ubatch  # all tokens of a text are outputs of one step
+    if not names_pooling(model):  # then the engine would pool nothing
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
 
 
 def _cache_type(name: str) -> xllamacpp.ggml_type:

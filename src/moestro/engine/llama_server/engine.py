@@ -10,6 +10,7 @@ from moestro.engine.llama_server.dialects import DIALECTS
 from moestro.engine.llama_server.flags import Asked, Flag, alias, words
 from moestro.engine.llama_server.older import adapted
 from moestro.engine.llama_server.probe import ask
+from moestro.engine.pooling import names_pooling
 from moestro.engine.process import EngineProcess
 from moestro.engine.protocol import EngineRequest, EngineState
 from moestro.engine.reasons import Reason
@@ -71,6 +72,7 @@ def arguments(request: EngineRequest, info: EngineInfo) -> list[str]:
         *_files(request),
         *((("--verbosity", VERBOSITY),) if talks else ()),
         ("--alias", alias(request.name)),
+        *_extras(request, info),
         *setting_flags(info, model, request.settings, request.synthetic_acceptance),
         *_known(DIALECTS[info.family].serving_flags(LOOPBACK, ANY_PORT), info),
     )
@@ -105,6 +107,22 @@ def _files(request: EngineRequest) -> tuple[Flag, ...]:
     found: list[Flag] = [("--model", str(request.model))]
     if request.projector is not None:
         found.append(("--mmproj", str(request.projector)))
+    return tuple(found)
+
+
+def _extras(request: EngineRequest, info: EngineInfo) -> tuple[Flag, ...]:
+    found: list[Flag] = []
+    if request.embeddings:
+        found.append(("--embeddings", None))
+        if not names_pooling(request.model):
+            found.append(("--pooling", "last"))
+    if request.thinking is not None:
+        if info.family != "llama.cpp":
+            raise EngineStartFailed(
+                f"The engine {info.id} ({info.family}) has no switch for thinking.",
+                hint="Let requests switch it, or take another engine: moestro engines list.",
+            )
+        found.append(("--reasoning", "on" if request.thinking else "off"))
     return tuple(found)
 
 

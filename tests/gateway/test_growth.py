@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Mapping
+
+import aiohttp
+import pytest
+
+from moestro.engine import EngineRequest
+from moestro.gateway import growth
+from moestro.gateway.growth import DEVICE, HOST, Forecast, GrowthWatch, Memory, Urgency, forecast
+from moestro.gateway.server import bind, serving
+from moestro.gateway.service import Service
+from moestro.gateway.trend import LEAST_FLOORS, MOST_FLOORS, Floor, Floors, theil_sen
+from moestro.units import GIB, MIB
+from tests.gateway.conftest import until
+from tests.gateway.stub_engine import StubEngine, StubMaker, stub_request
+
+HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+def floors_of(sizes: Iterable[float]) -> Floors:
+    """Memory in bytes after each request, looked at twice."""
+    floors = Floors()
+    for number, size in enumerate(sizes, 1):
+        floors.add(number, int(size))
+        floors.add(number, int(size))
+    return floors
+
+
+def forecast_of(floors: Floors, own: float, budget: float, **more: float) -> Forecast:
+    return forecast(
+        HOST,
+        floors,
+        Memory(int(own), int(budget)),
+        allowance_bytes=int(more.get("allowance", 0)),
+        requests_per_second=more.get("rate", 1.0),
+        start_seconds=more.get("start", 1.0),
+    )
+
+
+def test_the_slope_is_the_median_of_all_pairs() -> None:
+    slope = theil_sen([Floor(10 * n, 1000 + 30 * n) for n in range(10)])
+    assert slope is not None
+    assert (slope.value, slope.low, slope.high, slope.requests) == (3, 3, 3, 90)
+    assert slope.rises
+
+
+def test_a_third_of_the_floors_may_be_anything() -> None:
+    found = [Floor(10 * n, 1000 + 30 * n) for n in range(30)]
+    for n in range(0, 30, 4):
+        found[n] = Floor(10 * n, random.Random(n).randrange(100_000))
+    slope = theil_sen(found)
+    assert slope is not None
+    assert slope.value == pytest.approx(3, rel=0.3)
+
+
+def test_few_floors_say_nothing() -> None:
+    assert theil_sen([Floor(n, n) for n in range(LEAST_FLOORS - 1)]) is None
+
+
+def test_noise_seldom_looks_like_growth() -> None:
+    """The bounds are meant for 95 of 100; here a slope counts if it lies above zero: 2.5."""
+    rising = 0
+    for seed in range(400):
+        draw = random.Random(seed)
+        slope = theil_sen([Floor(n, draw.randrange(1000)) for n in range(20)])
+        assert slope is not None
+        rising += slope.rises
+    assert rising <= 20
+
+
+def test_floors_lie_under_the_ups_and_downs() -> None:
+    draw = random.Random(1)
+    floors = floors_of(GIB + 100 * n + draw.choice((0, 0, 50 * MIB)) for n in range(2000))
+    for slope in floors.slopes():
+        assert slope.value == pytest.approx(100, rel=0.2)
+    assert floors.first is not None
+    assert floors.last is not None
+    assert floors.last.bytes - floors.first.bytes == pytest.approx(200_000, rel=0.05)
+
+
+def test_memory_of_the_watch_itself_is_bounded() -> None:
+    floors = floors_of(GIB for _ in range(100_000))
+    assert all(slope.value == 0 for slope in floors.slopes())
+    assert all(len(line) <= MOST_FLOORS for line in floors._lines)
+    assert len(floors.slopes()) == 12
+
+
+def test_what_is_made_at_first_is_no_growth() -> None:
+    floors = floors_of(min(n, 9) * 100 * MIB for n in range(80))
+    assert forecast_of(floors, GIB, 2 * GIB).urgency is Urgency.NONE
+
+
+def test_a_leak_is_replaced_soon_and_then_now() -> None:
+    leak = [GIB + n * MIB for n in range(400)]
+    assert forecast_of(floors_of(leak), leak[-1], 100 * GIB).urgency is Urgency.NONE
+    soon = forecast_of(floors_of(leak), leak[-1], leak[-1] + 300 * MIB)
+    assert soon.urgency is Urgency.SOON
+    assert soon.requests_left == pytest.approx(300)
+    now = forecast_of(floors_of(leak), leak[-1], leak[-1] + 8 * MIB)
+    assert now.urgency is Urgency.NOW
+    assert "by 1.00 MiB a request" in now.sentence
+    assert forecast_of(floors_of(leak), leak[-1], leak[-1] - 1).urgency is Urgency.NOW
+
+
+def test_haste_depends_on_how_fast_requests_come_and_engines_start() -> None:
+    leak = floors_of(GIB + n * MIB for n in range(400))
+    own, budget = GIB + 400 * MIB, GIB + 700 * MIB
+    assert forecast_of(leak, own, budget, rate=1, start=10).urgency is Urgency.SOON
+    assert forecast_of(leak, own, budget, rate=10, start=10).urgency is Urgency.NOW
+    assert forecast_of(leak, own, budget, rate=1, start=300).urgency is Urgency.NOW
+
+
+def test_a_late_leak_is_seen_although_the_engine_is_old() -> None:
+    """100,000 quiet requests, then 4 MiB each."""
+    sizes = [GIB] * 100_000 + [GIB + n * 4 * MIB for n in range(100)]
+    found = forecast_of(floors_of(sizes), sizes[-1], sizes[-1] + GIB)
+    assert found.urgency is Urgency.SOON
+    assert found.slope is not None
+    assert found.slope.value == pytest.approx(4 * MIB, rel=0.1)
+
+
+def test_a_slow_leak_is_seen_over_thousands() -> None:
+    draw = random.Random(5)
+    sizes = [GIB + 20_000 * n + draw.randrange(60 * MIB) for n in range(4000)]
+    found = forecast_of(floors_of(sizes), sizes[-1], sizes[-1] + 5 * MIB)
+    assert found.urgency is not Urgency.NONE
+
+
+def test_caches_may_fill_up_to_their_bound() -> None:
+    sizes = [GIB + min(n, 300) * MIB for n in range(400)]
+    for end in (100, 200, 300, 400):
+        filling = floors_of(sizes[:end])
+        found = forecast_of(filling, sizes[end - 1], GIB + 400 * MIB, allowance=300 * MIB)
+        assert found.urgency is Urgency.NONE
+    leaks = floors_of([*sizes, *(GIB + (300 + n) * MIB for n in range(100))])
+    found = forecast_of(leaks, GIB + 399 * MIB, GIB + 400 * MIB, allowance=300 * MIB)
+    assert found.urgency is Urgency.NOW
+
+
+def test_caches_that_end_beyond_the_budget_are_no_excuse() -> None:
+    leak = [GIB + n * MIB for n in range(200)]
+    budget = leak[-1] + 50 * MIB
+    assert forecast_of(floors_of(leak), leak[-1], budget, allowance=GIB).urgency is Urgency.SOON
+    assert forecast_of(floors_of(leak), leak[-1], budget, allowance=200 * MIB).urgency is (
+        Urgency.NONE
+    )
+
+
+def test_a_budget_that_was_crossed_from_the_start_is_no_reason() -> None:
+    """Another engine would need as much."""
+    assert forecast_of(floors_of([3 * GIB] * 200), 3 * GIB, 2 * GIB).urgency is Urgency.NONE
+
+
+def test_before_fifty_requests_nothing_is_believed() -> None:
+    leak = [GIB + n * 50 * MIB for n in range(48)]
+    assert forecast_of(floors_of(leak), leak[-1], leak[-1] + 1).urgency is Urgency.NONE
+
+
+# With a service
+
+
+class Maker(StubMaker):
+    """Engines with processes of a kind, numbered from 1; with `fails` they do not start."""
+
+    fails: str | None = None
+
+    def __call__(self, request: EngineRequest) -> StubEngine:
+        if self.fails is not None:
+            self.plans.append({"fails": self.fails})
+        engine = super().__call__(request)
+        engine.pid = len(self.made)
+        return engine
+
+
+class Leak:
+    """Memory that grows with each request that the engine of that process was asked."""
+
+    def __init__(self, maker: Maker, each_bytes: int, budget_bytes: int, place: str) -> None:
+        self.maker, self.each, self.budget, self.place = maker, each_bytes, budget_bytes, place
+
+    def __call__(self, pid: int) -> Mapping[str, Memory]:
+        asked = len(self.maker.made[pid - 1].requests)
+        return {self.place: Memory(GIB + asked * self.each, self.budget)}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "SAMPLE_SECONDS", 0.002)
+    monkeypatch.setattr(growth, "QUIET_SECONDS", 0.05)
+
+
+@pytest.mark.parametrize("place", [HOST, DEVICE])
+async def test_engines_that_leak_are_replaced_and_nobody_notices(quick: None, place: str) -> None:
+    maker = Maker()
+    read = Leak(maker, 4 * MIB, 2 * GIB, place)
+    service = Service(maker, stub_request(parallel=4), growth=GrowthWatch(read))
+    async with serving(service, bind(port=0)) as url, aiohttp.ClientSession(url) as http:
+        for number in range(700):
+            async with http.post("/v1/chat/completions", json=HELLO) as answer:
+                assert answer.status == 200, number
+    assert service.growth is not None
+    assert service.growth.replacements >= 1
+    assert service.restarts == 0
+    assert max(len(engine.requests) for engine in maker.made) * read.each < GIB
+    told = " ".join(note.text for note in service.notes)
+    assert f"its {place} memory grows by 4.00 MiB a request" in told
+
+
+async def test_a_quiet_moment_is_waited_for(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "HASTE_SECONDS", 0.0)
+    maker = Maker()
+    watch = GrowthWatch(Leak(maker, MIB, GIB + 500 * MIB, HOST))
+    service = Service(maker, stub_request(parallel=4), growth=watch)
+    async with serving(service, bind(port=0)) as url, aiohttp.ClientSession(url) as http:
+        hangs = {**HELLO, "stream": True, "stub": {"hang": True}}
+        slow = asyncio.create_task(http.post("/v1/chat/completions", json=hangs))
+        while not watch.forecasts or watch.forecasts[0].urgency is not Urgency.SOON:
+            async with http.post("/v1/chat/completions", json=HELLO) as answer:
+                assert answer.status == 200
+            assert len(maker.made[0].requests) < 400
+        assert len(maker.made) == 1
+        slow.cancel()
+        await until(lambda: watch.replacements == 1)
+    assert len(maker.made) == 2
+
+
+async def test_a_replacement_that_fails_is_not_tried_again_at_once(quick: None) -> None:
+    maker = Maker()
+    watch = GrowthWatch(Leak(maker, 4 * MIB, 2 * GIB, HOST))
+    service = Service(maker, stub_request(parallel=4), growth=watch, fits_beside=lambda _: True)
+    async with serving(service, bind(port=0)) as url, aiohttp.ClientSession(url) as http:
+        maker.fails = "No room."
+        for _ in range(500):
+            async with http.post("/v1/chat/completions", json=HELLO) as answer:
+                assert answer.status == 200
+        assert watch.replacements == 0
+        assert len(maker.made) == 2
