@@ -264,11 +264,29 @@ async def test_the_index_page_tells_the_truth(gateway: Gateway) -> None:
     gateway.maker.plans = [{"start_seconds": 60.0}]
     await gateway.engine.kill()
     await until(lambda: gateway.service.restarts == 1)
-    async with gateway.http.get("/", headers={"accept": "text/html"}) as response:
+    async with gateway.http.get("/") as response:
+        text = await response.text()
+    assert "SIGKILL" in text
+    assert "ready" not in text
+
+
+async def test_a_browser_gets_a_page_that_holds_nothing(gateway: Gateway) -> None:
+    accept = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    async with gateway.http.get("/", headers=accept) as response:
         assert response.content_type == "text/html"
         page = await response.text()
-    assert "SIGKILL" in page
-    assert "ready" not in page
+        policy = response.headers["content-security-policy"]
+    assert "stub-model" not in page
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "<script>" not in page
+    assert "style=" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+    for name, kind in (("dashboard.css", "text/css"), ("dashboard.js", "text/javascript")):
+        async with gateway.http.get(f"/{name}") as response:
+            assert (response.status, response.content_type) == (200, kind)
+            assert response.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_the_index_page_is_not_a_mirror(gateway: Gateway) -> None:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,11 +21,16 @@ from moestro.errors import MoestroError
 from moestro.gateway import call as calls
 from moestro.gateway import failure, request_id, transcript
 from moestro.gateway.access import Access, AccessControl, caller_of
+from moestro.gateway.board import EVENTS, METRICS, ROUTING, STATUS, Board
 from moestro.gateway.bounds import Bounds
 from moestro.gateway.call import Check
+from moestro.gateway.counted import Counted
+from moestro.gateway.dashboard_page import PAGE_HEADERS, asset, wants_page
 from moestro.gateway.defaults import RETRY_AFTER_SECONDS
+from moestro.gateway.event_stream import EventStream
+from moestro.gateway.exposition import Exposition
 from moestro.gateway.failure import Failure, RequestFailed
-from moestro.gateway.index_page import index_html, index_text
+from moestro.gateway.index_page import index_text
 from moestro.gateway.relay import Relay
 from moestro.gateway.service import Service
 from moestro.gateway.transcript import Api
@@ -41,24 +46,53 @@ EMBEDDINGS = "/v1/embeddings"
 @dataclass(frozen=True, slots=True)
 class Front:
     """How an endpoint faces its clients. Without `access` it answers everyone. `reload` reads again
-    what is served and replaces the engine; it raises `MoestroError` where that fails."""
+    what is served and replaces the engine; it raises `MoestroError` where that fails. `board` is
+    what the dashboard shows; without one it shows what the gateway knows by itself."""
 
     access: Access | None = None
     bounds: Bounds = field(default_factory=Bounds)
     reload: Callable[[], Awaitable[None]] | None = None
+    board: Board | None = None
 
 
 def create_app(service: Service, front: Front) -> ASGIApp:
     """The endpoint in front of a service. It answers whether the service is ready or not."""
     access, bounds = front.access, front.bounds
+    board = front.board if front.board is not None else Board(service)
+    meters, exposition = board.meters, Exposition(board)
 
     async def index(request: Request) -> Response:
+        if wants_page(request.headers.get("accept", "")):
+            return asset("index.html", PAGE_HEADERS)
         if not caller_of(request.scope).scopes:
-            return PlainTextResponse(f"moestro {__version__} serves a model here, with a key.\n")
-        text = index_text(service, request.headers.get("host"))
-        if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(index_html(text))
-        return PlainTextResponse(text)
+            return PlainTextResponse(
+                f"moestro {__version__} serves a model here, with a key.\n",
+                headers={"vary": "accept"},
+            )
+        return PlainTextResponse(
+            index_text(service, request.headers.get("host")), headers={"vary": "accept"}
+        )
+
+    async def style(request: Request) -> Response:
+        return asset("dashboard.css")
+
+    async def script(request: Request) -> Response:
+        return asset("dashboard.js")
+
+    async def metrics(request: Request) -> Response:
+        await board.refresh()
+        content, media_type = exposition.render(request.headers.get("accept", ""))
+        return Response(content, headers={"content-type": media_type, "cache-control": "no-store"})
+
+    async def status(request: Request) -> Response:
+        await board.refresh()
+        return _Json(board.status(), headers={"cache-control": "no-store"})
+
+    async def events(request: Request) -> Response:
+        return EventStream(board)
+
+    async def routing(request: Request) -> Response:
+        return _Json(await board.routing(), headers={"cache-control": "no-store"})
 
     async def live(request: Request) -> Response:
         return _Json({"status": "live"})
@@ -84,7 +118,8 @@ def create_app(service: Service, front: Front) -> ASGIApp:
             call = bounds.held(call, api.most)
         _check_model(service, call.model)
         key = caller_of(request.scope).id
-        return Relay(service, route, call, api, key=key, seconds=bounds.seconds)
+        meter = meters.request() if route != COUNT_TOKENS else None
+        return Relay(service, route, call, api, key=key, seconds=bounds.seconds, meter=meter)
 
     async def chat_completions(request: Request) -> Relay:
         return await relay(request, CHAT_COMPLETIONS, calls.CHAT, transcript.CHAT)
@@ -128,6 +163,12 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     app = Starlette(
         routes=[
             Route("/", index),
+            Route("/dashboard.css", style),
+            Route("/dashboard.js", script),
+            Route(METRICS, metrics),
+            Route(STATUS, status),
+            Route(EVENTS, events),
+            Route(ROUTING, routing),
             Route("/health", ready),
             Route("/health/live", live),
             Route("/health/ready", ready),
@@ -153,7 +194,7 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     # Outside of everything, also of Starlette's own answer to an unforeseen error.
-    return _RequestId(app)
+    return _RequestId(Counted(app, app.routes, meters))
 
 
 def _doors(access: Access) -> list[Middleware]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -43,6 +44,9 @@ HASTE_SECONDS = 10.0
 HASTE_STARTS = 2.0
 """An engine that would cross its budget within the time of so many starts, and these seconds, is
 replaced at once."""
+
+MOST_POINTS = 240
+"""Floors that are kept to be shown."""
 
 PAUSE_SECONDS = 300.0
 """After a replacement that failed."""
@@ -150,6 +154,7 @@ class _Watched:
     begun: float
     answered: int = 0
     floors: dict[str, Floors] = field(default_factory=dict)
+    points: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MOST_POINTS))
     found: dict[str, Forecast] = field(default_factory=dict)
 
 
@@ -169,6 +174,36 @@ class GrowthWatch:
     def forecasts(self) -> list[Forecast]:
         """Of the engine that answers; empty until something is known."""
         return list(self._watched.found.values()) if self._watched is not None else []
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known of the engine that answers, for people. `points` are floors of the host's
+        memory: when, in seconds since the epoch, and bytes."""
+        told = [one.to_json() for one in self.forecasts]
+        return {
+            "sentence": self._sentence(),
+            "points": list(self._watched.points) if self._watched is not None else [],
+            "places": told,
+            "replacements": self.replacements,
+        }
+
+    def _sentence(self) -> str:
+        rising = [one for one in self.forecasts if one.slope is not None and one.slope.rises]
+        if not self.forecasts:
+            return "Nothing is known yet: no request has come."
+        worst = max(self.forecasts, key=lambda one: _RANK[one.urgency])
+        if worst.urgency is not Urgency.NONE:
+            when = "now" if worst.urgency is Urgency.NOW else "at the next quiet moment"
+            return f"The engine is replaced {when}: {worst.sentence}."
+        if all(one.slope is None for one in self.forecasts):
+            return f"Too few requests yet to tell: {LEAST_REQUESTS} are needed."
+        if not rising:
+            return "Memory does not grow with requests."
+        grows = " and ".join(
+            f"{one.place} memory by {format_bytes(round(one.slope.value))} a request"
+            for one in rising
+            if one.slope is not None
+        )
+        return f"Growing: {grows}; the budget is not in reach, or caches explain it."
 
     async def run(self, service: Service) -> None:
         """Until it is cancelled."""
@@ -195,6 +230,8 @@ class GrowthWatch:
         for place, memory in (await asyncio.to_thread(self._read, pid)).items():
             floors = watched.floors.setdefault(place, Floors())
             ended = floors.add(answered, memory.own_bytes)
+            if ended and place == HOST and floors.last is not None:
+                watched.points.append((time.time(), floors.last.bytes))
             if not ended and place in watched.found and memory.own_bytes <= memory.budget_bytes:
                 continue
             watched.found[place] = forecast(

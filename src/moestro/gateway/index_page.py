@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 
@@ -34,14 +33,5 @@ def index_text(service: Service, host: str | None) -> str:
         f"moestro {__version__} serves the model {model.name} ({limits}). Its engine is {state}"
         f"\n\nOpenAI base URL: {base_url}\n\n"
         f"curl {base_url}/chat/completions -H 'Content-Type: application/json' -d '{body}'\n\n"
-        "Also here: /v1/models, /v1/completions, /health.\n"
-    )
-
-
-def index_html(text: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>moestro</title>'
-        '<meta name="viewport" content="width=device-width"><style>:root{color-scheme:light dark}'
-        "pre{font:1rem/1.5 ui-monospace,monospace;white-space:pre-wrap;max-width:60rem;margin:2rem}"
-        f"</style><pre>{html.escape(text)}</pre></html>\n"
+        "Also here: /v1/models, /v1/completions, /health, /metrics, and a page for browsers.\n"
     )

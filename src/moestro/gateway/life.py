@@ -25,6 +25,9 @@ NEXT: Mapping[EngineState, frozenset[EngineState]] = {
 
 HUNG = "The engine hung: it answered nothing any more, and was killed."
 
+FROM_OUTSIDE = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"})
+"""Signals that somebody else sent: an engine that ends by one of them did not crash."""
+
 OnChange = Callable[["Life", str], None]
 
 
@@ -72,6 +75,14 @@ class Life:
     def crashed(self) -> bool:
         """Whether it ended by itself after it was ready, and not because it was asked to."""
         return self._state is EngineState.FAILED and self._link is not None
+
+    @property
+    def why_it_ended(self) -> str:
+        """In one word, for those who count: *crashed*, *killed* or *hung*."""
+        if self.hung:
+            return "hung"
+        killed = self.exit is not None and self.exit.signal in FROM_OUTSIDE
+        return "killed" if killed else "crashed"
 
     @property
     def running(self) -> int:

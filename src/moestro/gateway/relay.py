@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,8 @@ from moestro.gateway import failure
 from moestro.gateway.call import Call
 from moestro.gateway.engine_link import EngineLink, read_piece
 from moestro.gateway.failure import Failure, RequestFailed
-from moestro.gateway.life import Life
+from moestro.gateway.life import FROM_OUTSIDE, Life
+from moestro.gateway.meters import Meters, RequestMeter
 from moestro.gateway.outlet import Outlet
 from moestro.gateway.queue import ALONE_FROM, Ticket
 from moestro.gateway.service import Service
@@ -43,7 +43,6 @@ _STREAM_HEADERS = {
     "x-accel-buffering": "no",  # nginx would collect the stream otherwise
 }
 _BROKEN = (aiohttp.ClientError, OSError, EventTooLarge)
-_FROM_OUTSIDE = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"})
 
 
 class Relay(Response):
@@ -62,6 +61,7 @@ class Relay(Response):
         *,
         key: str = "",
         seconds: float | None = None,
+        meter: RequestMeter | None = None,
     ) -> None:
         # Like Starlette's own streaming response this one has no body to hand to its parent.
         self.status_code = 200
@@ -75,6 +75,7 @@ class Relay(Response):
         self._form = failure.form_for(path)
         self._ticket = Ticket(key)
         self._seconds = seconds
+        self._meter = meter if meter is not None else Meters().request()
         self._breaks = self._tries = 0
         self._started = False
 
@@ -88,6 +89,7 @@ class Relay(Response):
                 task.cancel()
             # Also when this request itself is cancelled: nothing of it may outlive it.
             await asyncio.wait((work, gone))
+            self._meter.left()
         if not work.cancelled():
             work.result()
 
@@ -113,6 +115,7 @@ class Relay(Response):
             RequestFailed, Diverged: there will be none.
         """
         async with self._service.queue.turn(self._ticket) as life:
+            self._meter.turn()
             try:
                 body = await self._body(life.link)
                 async with life.link.post(self._path, body) as answer:
@@ -133,6 +136,7 @@ class Relay(Response):
             raise RequestFailed(failure.from_engine(answer.status, whole))
         self._start(out, answer.status, {"content-type": "application/json"}, len(whole))
         out.write(whole)
+        self._meter.answered(whole)
         return True
 
     async def _body(self, link: EngineLink) -> bytes:
@@ -162,6 +166,7 @@ class Relay(Response):
             RequestFailed: it is not.
         """
         self._ticket.interrupted = True
+        self._meter.broke()
         self._tries += 1
         if self._tries >= MOST_TRIES:
             raise RequestFailed(self._service.refusal() or failure.broke_off())
@@ -170,7 +175,7 @@ class Relay(Response):
             self._breaks += 1
             if self._breaks >= MOST_BREAKS:
                 raise RequestFailed(failure.broke_off())
-        elif life.hung or (life.crashed and ended.signal not in _FROM_OUTSIDE):
+        elif life.hung or (life.crashed and ended.signal not in FROM_OUTSIDE):
             self._ticket.crashes += 1
             if self._ticket.crashes >= MOST_CRASHES:
                 raise RequestFailed(failure.ends_engines(self._ticket.crashes))
@@ -187,15 +192,17 @@ class Relay(Response):
             self._start(out, answer.status, _STREAM_HEADERS)
         transcript = self._transcript
         while chunk := await read_piece(answer):
-            for event in splitter.feed(chunk):
+            events = splitter.feed(chunk)
+            life.heard_at = self._meter.heard(events)
+            for event in events:
                 error = _error_in(event)
                 if error is not None:
                     raise RequestFailed(error)
                 out.write(transcript.feed(event))
                 if transcript.ends_with(event):
                     out.write(transcript.finish())
+                    self._meter.streamed()
                     return
-            life.heard_at = time.monotonic()
             await out.room()
         raise aiohttp.ClientPayloadError("The stream ended without its last event.")
 
@@ -209,6 +216,7 @@ class Relay(Response):
         self._started = True
 
     def _fail(self, error: Failure, out: Outlet) -> None:
+        self._meter.failed(error.code)
         if self._started:
             out.write(error.event(self._form))
             return

@@ -9,12 +9,14 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import uvicorn
 
 from moestro.errors import GatewayError, PortTaken
 from moestro.gateway.app import Front, create_app
+from moestro.gateway.board import Board
 from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT, DRAIN_SECONDS
 from moestro.gateway.http_protocol import BoundedHttp
 from moestro.gateway.service import Service
@@ -105,6 +107,8 @@ class _Web:
     def __init__(self, service: Service, listener: socket.socket, front: Front) -> None:
         self.url = base_url(listener)
         self._service = service
+        self._board = front.board if front.board is not None else Board(service)
+        front = replace(front, board=self._board)
         self._server = _Uvicorn(
             uvicorn.Config(
                 create_app(service, front),
@@ -127,6 +131,7 @@ class _Web:
     def refuse_new(self) -> None:
         """Closes the socket and idle connections; `task` ends when the last answer has left."""
         self._server.should_exit = True
+        self._board.close()
 
     async def close(self) -> None:
         """Breaks what is in progress with a clear last word, and stops the engine."""

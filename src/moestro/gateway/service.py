@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -51,6 +51,8 @@ LOOK_SECONDS = 0.2
 
 MOST_NOTES = 200
 
+REPLACED = "replaced"
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -89,9 +91,9 @@ class Service:
 
     `milder` finds settings that need less where the machine had no room (see `Milder`).
     `fits_beside` says whether the machine has room for one more engine like that while the present
-    one runs. `on_note` is told of everything that happens to the engines. `growth` replaces those
-    that take ever more memory. After `unload_seconds` without a request the engine is ended; the
-    next request waits for another one.
+    one runs. `on_note` is told of everything that happens to the engines, and so are `listeners`,
+    which come and go. `growth` replaces those that take ever more memory. After `unload_seconds`
+    without a request the engine is ended; the next request waits for another one.
     """
 
     def __init__(
@@ -114,6 +116,8 @@ class Service:
         self.growth = growth
         self._unload_seconds = unload_seconds
         self._asleep = False
+        self.restart_reasons: Counter[str] = Counter()
+        self.listeners: set[Callable[[Note], None]] = set()
         self._make = make
         self._milder = milder
         self._fits_beside = fits_beside
@@ -339,6 +343,7 @@ class Service:
         ended = old.exit.sentence if old.exit is not None else "The engine has ended."
         self._last_words = ended
         self.restarts += 1
+        self.restart_reasons[old.why_it_ended] += 1
         self._take(await self._until_ready(self.request))
 
     async def _until_ready(self, request: EngineRequest) -> Life:
@@ -381,6 +386,7 @@ class Service:
         """The new one starts while the old one still answers."""
         new = await self._started(order.request)
         self.request = order.request
+        self.restart_reasons[REPLACED] += 1
         self._old.add(old)
         self.queue.close()
         old.drain(order.because)
@@ -404,6 +410,7 @@ class Service:
             raise
         self.request = order.request
         self._take(new)
+        self.restart_reasons[REPLACED] += 1
 
     async def _end(self, old: Life, because: str) -> None:
         if not await old.drained(REPLACE_DRAIN_SECONDS):
@@ -451,6 +458,8 @@ class Service:
         note = Note(time.time(), engine or 0, state, text)
         self.notes.append(note)
         self._on_note(note)
+        for listen in tuple(self.listeners):
+            listen(note)
 
 
 def _stopped_early() -> EngineStartFailed:
