@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from moestro.cli.launch import Prepared
     from moestro.engine import EngineRequest
     from moestro.gateway.app import Front
+    from moestro.gateway.board import Board
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -137,6 +138,7 @@ class Facing:
         self,
         listener: socket.socket,
         on_note: Callable[[str], None],
+        board: Board,
         reload: Callable[[], Awaitable[None]] | None = None,
     ) -> Front:
         """
@@ -156,7 +158,7 @@ class Facing:
             origins=self.origins,
         )
         bounds = Bounds(tokens=self.max_answer_tokens, seconds=self.max_answer_seconds)
-        return Front(access=access, bounds=bounds, reload=reload)
+        return Front(access=access, bounds=bounds, reload=reload, board=board)
 
 
 def _is_loopback(host: str) -> bool:

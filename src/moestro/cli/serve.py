@@ -93,8 +93,10 @@ async def _serve(
     facing: Facing,
     log: _Log,
 ) -> None:
+    from moestro.cli.about import about
     from moestro.cli.keeping import service_for
     from moestro.cli.services import log_path, registered
+    from moestro.gateway.board import Board
     from moestro.gateway.server import base_url, serve
 
     url = base_url(listener)
@@ -102,12 +104,14 @@ async def _serve(
     with contextlib.suppress(OSError):
         log.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     service = service_for(prepared, facing, log.note, log.file)
+    board = Board(service, about(prepared))
 
     async def reload() -> None:
         notify("RELOADING=1")
         try:
             fresh = await asyncio.to_thread(again)
             await service.replace(facing.request(fresh), because="it was loaded again")
+            board.about = about(fresh)
         except MoestroError as error:
             log.warn(f"not loaded again, the engine stays as it was: {error.sentence}")
             raise
@@ -126,7 +130,7 @@ async def _serve(
         notify("STOPPING=1\nSTATUS=answers in progress finish")
         log.say("draining", "answers in progress finish, no new ones are taken")
 
-    front = facing.front(listener, log.warn, reload)
+    front = facing.front(listener, log.warn, board, reload)
     with registered(url, prepared.name, target, log.file, facing.secret):
         await serve(
             service, listener, front, on_ready=on_ready, on_drain=on_drain, on_hangup=on_hangup

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moestro.cli.about import about
 from moestro.cli.fronting import Facing, front_options
 from moestro.cli.keeping import service_for
 from moestro.cli.launch import Prepared, prepare
@@ -84,10 +85,11 @@ async def _up(
     prepared: Prepared, target: str, listener: socket.socket, facing: Facing, *, as_json: bool
 ) -> int:
     from moestro.cli.services import registered
+    from moestro.gateway.board import Board
     from moestro.gateway.server import base_url, serve
 
-    front = facing.front(listener, to_stderr)
     service = service_for(prepared, facing, _tell)
+    front = facing.front(listener, to_stderr, Board(service, about(prepared)))
     following: list[asyncio.Task[None]] = []
 
     def on_ready(url: str) -> None:

@@ -30,9 +30,10 @@ from moestro.units import format_bytes
 from moestro.verify import corpus
 from moestro.verify.policy import Policy, built_in, with_file
 from moestro.verify.recording import Recording, record
+from moestro.verify.routing_record import routing_record
 from moestro.verify.run import CANNOT_COMPARE, verify
 from moestro.verify.sides import FIRST_SCORED
-from moestro.verify.stored import keep_verdict
+from moestro.verify.stored import keep_profile, keep_verdict
 from moestro.verify.subject import Options, Progress, Subject
 from moestro.verify.verdict import Compared, Verification
 
@@ -246,6 +247,7 @@ def _kept(found: Verification, model: ModelSpec) -> Verification:
             digests=found.candidate.digests,
             findings=found.findings,
         )
+        keep_profile([Path(file.location) for file in model.files], routing_record(found))
     except MoestroError as error:
         finding = Finding(
             Severity.INFO,

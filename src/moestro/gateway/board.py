@@ -61,8 +61,8 @@ class About:
 
     `memory` has an object for each device of the plan, as `plan --json` has them, and
     `resident_bytes`: what of it is taken once the model is loaded. `device_bytes` tells what a
-    process has of each GPU now; it may take seconds, and is called in a thread. `routing` reads
-    what the last `verify` found of the routers; so is that one.
+    process has of each GPU now, `routing` what the last `verify` found of the routers; both may
+    take a while and are called in a thread.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +72,6 @@ class About:
     reasons: Sequence[Mapping[str, Any]] = ()
     memory: Sequence[Mapping[str, Any]] = ()
     speed: Mapping[str, Any] | None = None
-    verdict: Mapping[str, Any] | None = None
     device_bytes: Callable[[int], Mapping[str, int]] | None = None
     routing: Callable[[], Mapping[str, Any] | None] = lambda: None
 
@@ -129,6 +128,7 @@ class Board:
         service, about, now = self.service, self.about, time.monotonic()
         status = service.status
         life = service.life
+        settings = service.request.settings.to_json()
         pace = self.meters.pace.last(now, PACE_SHOWN_SECONDS)
         return {
             "at": time.time(),
@@ -144,7 +144,8 @@ class Board:
                 "started_seconds": life.engine.started_seconds if life is not None else None,
             },
             "machine": about.machine,
-            "settings": service.request.settings.to_json(),
+            "settings": settings,
+            "given_up": bool(about.settings) and settings != about.settings,
             "reasons": list(about.reasons),
             "memory": self._memory(),
             "speed": {
@@ -166,7 +167,6 @@ class Board:
                 "accepted": self.meters.accepted_tokens,
             },
             "restarts": {"count": service.restarts, "reasons": dict(service.restart_reasons)},
-            "verdict": about.verdict,
             "growth": None if service.growth is None else service.growth.to_json(),
             "events": [event_of(note) for note in [*service.notes][-MOST_NOTES:]],
         }

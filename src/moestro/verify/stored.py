@@ -18,6 +18,7 @@ from moestro.hardware import store
 from moestro.model.identity import content_digests, sampled_digest
 
 VERDICTS = "verdicts"
+PROFILES = "profiles"
 _KEPT = 8
 _FINDINGS = 12
 
@@ -130,6 +131,29 @@ def verdict_of(
         return found[-1]
     digests = content_digests(paths, progress)
     return _standing([one for one in found if one.digests == digests])
+
+
+def keep_profile(paths: Sequence[Path], profile: dict[str, Any]) -> None:
+    """Keeps what was found of the routers of the model in `paths`, in place of what was there.
+
+    Raises:
+        HardwareError: there is no room, or no place to write.
+        ModelError: a file is gone.
+    """
+    store.save(PROFILES, sampled_digest(paths), profile)
+
+
+def profile_of(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """What was kept of the model in `paths`, found by a sample of its content; None if nothing.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    found = store.load(PROFILES, sampled_digest(paths))
+    if not isinstance(found.payload, dict):
+        return None
+    saved_at = found.saved_at.isoformat() if found.saved_at is not None else None
+    return {**found.payload, "verified_at": saved_at}
 
 
 def _standing(verdicts: Sequence[StoredVerdict]) -> StoredVerdict | None:
