@@ -77,6 +77,8 @@ class StubEngine:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/completions", self._complete)
+        for other in ("messages", "messages/count_tokens", "responses", "embeddings"):
+            app.router.add_post(f"/v1/{other}", self._complete)
         app.router.add_post("/apply-template", self._template)
         app.router.add_post("/tokenize", self._tokenize)
         # Handlers are cancelled when their client goes: that is what a test looks for.

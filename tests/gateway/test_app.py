@@ -281,7 +281,7 @@ async def test_a_browser_gets_a_page_that_holds_nothing(gateway: Gateway) -> Non
     assert "unsafe" not in policy
     assert "<script>" not in page
     assert "style=" not in page
-    assert "http:" not in page
+    assert "http:" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "https:" not in page
     for name, kind in (("dashboard.css", "text/css"), ("dashboard.js", "text/javascript")):
         async with gateway.http.get(f"/{name}") as response:
@@ -292,7 +292,7 @@ async def test_a_browser_gets_a_page_that_holds_nothing(gateway: Gateway) -> Non
 async def test_the_index_page_is_not_a_mirror(gateway: Gateway) -> None:
     headers = {"host": 'evil"><script>alert(1)</script>', "accept": "text/html"}
     async with gateway.http.get("/", headers=headers) as response:
-        assert "alert" not in await response.text()
+        assert "alert(" not in await response.text()
 
 
 async def test_a_model_s_name_is_text_and_not_markup() -> None:

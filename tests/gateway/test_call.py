@@ -97,7 +97,7 @@ WRONG: dict[str, list[Any]] = {
     "stream_options": [5, "x"],
     "max_tokens": ["x", 1.5, True],
     "max_completion_tokens": ["x"],
-    "n": ["2", 1.0],
+    "n": ["2", 1.5],
     "seed": ["a"],
     "temperature": ["hot", True, [1]],
     "top_p": ["x"],
@@ -111,7 +111,7 @@ WRONG: dict[str, list[Any]] = {
     "parallel_tool_calls": ["x"],
     "response_format": ["json"],
     "logprobs": ["x", 3],
-    "top_logprobs": [-1, 21, "x", 2.0],
+    "top_logprobs": [-1, 21, "x", 2.5],
 }
 
 

@@ -108,7 +108,6 @@ async def test_what_the_engine_says_of_tokens_and_drafts(gateway: Gateway) -> No
     assert of(found, "vllm:prefix_cache_hits_total") == 2
     assert of(found, "vllm:spec_decode_num_draft_tokens_total") == 8
     assert of(found, "vllm:spec_decode_num_accepted_tokens_total") == 5
-    assert of(found, "vllm:spec_decode_num_accepted_tokens_total") == 5
     assert of(found, "vllm:request_success_total", finished_reason="length") == 1
     assert of(found, "vllm:request_decode_time_seconds_sum") == pytest.approx(0.3)
     assert of(found, "vllm:request_prefill_time_seconds_bucket", le="0.05") == 1

@@ -31,6 +31,7 @@ from moestro.gateway.event_stream import EventStream
 from moestro.gateway.exposition import Exposition
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.index_page import index_text
+from moestro.gateway.openapi import openapi
 from moestro.gateway.relay import Relay
 from moestro.gateway.service import Service
 from moestro.gateway.transcript import Api
@@ -94,6 +95,9 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     async def routing(request: Request) -> Response:
         return _Json(await board.routing(), headers={"cache-control": "no-store"})
 
+    async def document(request: Request) -> Response:
+        return _Json(openapi())
+
     async def live(request: Request) -> Response:
         return _Json({"status": "live"})
 
@@ -131,7 +135,7 @@ def create_app(service: Service, front: Front) -> ASGIApp:
         return await relay(request, MESSAGES, calls.MESSAGE, transcript.MESSAGE)
 
     async def count_tokens(request: Request) -> Relay:
-        return await relay(request, COUNT_TOKENS, calls.MESSAGE, transcript.MESSAGE)
+        return await relay(request, COUNT_TOKENS, calls.COUNT, None)
 
     async def responses(request: Request) -> Relay:
         return await relay(request, RESPONSES, calls.RESPONSE, transcript.RESPONSE)
@@ -169,6 +173,7 @@ def create_app(service: Service, front: Front) -> ASGIApp:
             Route(STATUS, status),
             Route(EVENTS, events),
             Route(ROUTING, routing),
+            Route("/openapi.json", document),
             Route("/health", ready),
             Route("/health/live", live),
             Route("/health/ready", ready),

@@ -38,4 +38,4 @@ class Bounds:
 
 def _is_count(number: object) -> bool:
     """Engines read a negative number as “without end”."""
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+    return isinstance(number, int | float) and not isinstance(number, bool) and number >= 0

@@ -9,22 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
 
 from moestro.gateway import failure
 from moestro.gateway.defaults import (
     BODY_IDLE_SECONDS,
+    BODY_SECONDS,
     DISCARD_SECONDS,
     MAX_BODY_BYTES,
     MAX_JSON_DEPTH,
 )
 from moestro.gateway.failure import RequestFailed
 
-Check = tuple[str, Callable[[Any], bool]]
+
+class Check(NamedTuple):
+    """Of one field: what it has to be in words, whether a value is that, and the same as JSON
+    schema, which may be stricter where the rest is checked elsewhere."""
+
+    expected: str
+    fits: Callable[[Any], bool]
+    schema: Mapping[str, Any]
+
 
 # Beyond its limit a body is thrown away, not kept, so that the client can finish sending and
 # then read our answer instead of a connection reset.
@@ -42,6 +52,9 @@ class Call:
 
 
 def _is_integer(value: Any) -> bool:
+    """3.0 is one, too, as in JSON schema."""
+    if isinstance(value, float):
+        return value.is_integer()
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -65,21 +78,70 @@ def _is_prompt(value: Any) -> bool:
     )
 
 
-STRING: Check = ("a string", lambda value: isinstance(value, str))
-BOOLEAN: Check = ("true or false", lambda value: isinstance(value, bool))
-INTEGER: Check = ("an integer", _is_integer)
-NUMBER: Check = ("a number", _is_number)
-OBJECT: Check = ("an object", lambda value: isinstance(value, dict))
-ARRAY: Check = ("an array", lambda value: isinstance(value, list))
-STRINGS: Check = ("a string or an array of strings", _is_strings)
-STRING_OR_OBJECT: Check = ("a string or an object", lambda value: isinstance(value, str | dict))
-BIAS: Check = ("an object", lambda value: isinstance(value, dict | list))
-PROMPT: Check = ("a string, an array of strings or an array of tokens", _is_prompt)
-TOP_LOGPROBS: Check = (
+_MESSAGES_SCHEMA: Mapping[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["role"],
+        "properties": {
+            "role": {"type": "string"},
+            "content": {
+                "anyOf": [
+                    {"type": ["string", "null"]},
+                    {"type": "array", "items": {"$ref": "#/components/schemas/Part"}},
+                ]
+            },
+            "tool_calls": {
+                "type": ["array", "null"],
+                "items": {"$ref": "#/components/schemas/Function"},
+            },
+        },
+    },
+}
+_FUNCTIONS_SCHEMA: Mapping[str, Any] = {
+    "type": "array",
+    "items": {"$ref": "#/components/schemas/Function"},
+}
+_STRINGS_SCHEMA: Mapping[str, Any] = {
+    "type": ["string", "array"],
+    "items": {"type": "string"},
+}
+_PROMPT_SCHEMA: Mapping[str, Any] = {
+    "type": ["string", "array"],
+    "minItems": 1,
+    "items": {"type": ["string", "array", "integer"]},
+}
+
+
+def _one_of(*types: str) -> Mapping[str, Any]:
+    return {"type": list(types)}
+
+
+STRING = Check("a string", lambda value: isinstance(value, str), _one_of("string"))
+BOOLEAN = Check("true or false", lambda value: isinstance(value, bool), _one_of("boolean"))
+INTEGER = Check("an integer", _is_integer, _one_of("integer"))
+NUMBER = Check("a number", _is_number, _one_of("number"))
+OBJECT = Check("an object", lambda value: isinstance(value, dict), _one_of("object"))
+ARRAY = Check("an array", lambda value: isinstance(value, list), _one_of("array"))
+MESSAGES = ARRAY._replace(schema=_MESSAGES_SCHEMA)
+FUNCTIONS = ARRAY._replace(schema=_FUNCTIONS_SCHEMA)
+STRINGS = Check("a string or an array of strings", _is_strings, _STRINGS_SCHEMA)
+STRING_OR_OBJECT = Check(
+    "a string or an object",
+    lambda value: isinstance(value, str | dict),
+    _one_of("string", "object"),
+)
+BIAS = Check("an object", lambda value: isinstance(value, dict | list), _one_of("object", "array"))
+PROMPT = Check("a string, an array of strings or an array of tokens", _is_prompt, _PROMPT_SCHEMA)
+TOP_LOGPROBS = Check(
     "an integer from 0 to 20",
     lambda value: _is_integer(value) and 0 <= value <= 20,
+    {"type": "integer", "minimum": 0, "maximum": 20},
 )
-NOT_HERE: Check = ("left out: it is not supported here", lambda value: value is False)
+NOT_HERE = Check(
+    "left out: it is not supported here", lambda value: value is False, {"const": False}
+)
 
 _COMMON: Mapping[str, Check] = {
     "model": STRING,
@@ -100,8 +162,8 @@ _COMMON: Mapping[str, Check] = {
 
 CHAT: Mapping[str, Check] = {
     **_COMMON,
-    "messages": ARRAY,
-    "tools": ARRAY,
+    "messages": MESSAGES,
+    "tools": FUNCTIONS,
     "tool_choice": STRING_OR_OBJECT,
     "parallel_tool_calls": BOOLEAN,
     "response_format": OBJECT,
@@ -119,9 +181,13 @@ COMPLETION: Mapping[str, Check] = {
 
 MESSAGE: Mapping[str, Check] = {
     "model": STRING,
-    "messages": ARRAY,
+    "messages": MESSAGES,
     "max_tokens": INTEGER,
-    "system": ("a string or an array of blocks", lambda value: isinstance(value, str | list)),
+    "system": Check(
+        "a string or an array of blocks",
+        lambda value: isinstance(value, str | list),
+        _one_of("string", "array"),
+    ),
     "stream": BOOLEAN,
     "temperature": NUMBER,
     "top_p": NUMBER,
@@ -133,9 +199,15 @@ MESSAGE: Mapping[str, Check] = {
 }
 """Anthropic's messages; their tools have a form of their own, which the engine checks."""
 
+COUNT: Mapping[str, Check] = {**MESSAGE, "stream": NOT_HERE}
+
 RESPONSE: Mapping[str, Check] = {
     "model": STRING,
-    "input": ("a string or an array of items", lambda value: isinstance(value, str | list)),
+    "input": Check(
+        "a string or an array of items",
+        lambda value: isinstance(value, str | list),
+        _one_of("string", "array"),
+    ),
     "instructions": STRING,
     "stream": BOOLEAN,
     "max_output_tokens": INTEGER,
@@ -144,9 +216,10 @@ RESPONSE: Mapping[str, Check] = {
     "reasoning": OBJECT,
     "text": OBJECT,
     "tools": ARRAY,
-    "previous_response_id": (
+    "previous_response_id": Check(
         "left out: answers are not kept here, send the whole conversation",
         lambda value: value == "",
+        {"const": ""},
     ),
 }
 
@@ -159,7 +232,7 @@ EMBEDDING: Mapping[str, Check] = {
     "user": STRING,
 }
 
-_REQUIRED = ("messages", "prompt", "input")
+REQUIRED = ("messages", "prompt", "input")
 
 
 async def read_body(
@@ -178,7 +251,10 @@ async def read_body(
         raise RequestFailed(failure.unsupported_encoding(encoding))
     pieces: list[bytes] = []
     size = 0
+    until = time.monotonic() + BODY_SECONDS
     while True:
+        if time.monotonic() > until:
+            raise RequestFailed(failure.body_too_slow(BODY_SECONDS, whole=True))
         try:
             async with asyncio.timeout(idle_seconds):
                 message = await request.receive()
@@ -229,15 +305,15 @@ def parse_call(body: bytes, fields: Mapping[str, Check]) -> Call:
         RequestFailed: 400, with `param` naming the field.
     """
     data = _parse_json(body)
-    for name in _REQUIRED:
+    for name in REQUIRED:
         if name in fields and data.get(name) is None:
             raise RequestFailed(
                 failure.bad_request(f"“{name}” is missing.", param=name, code="missing_field")
             )
-    for name, (expected, fits) in fields.items():
+    for name, check in fields.items():
         value = data.get(name)
-        if value is not None and not fits(value):
-            raise _wrong(name, expected)
+        if value is not None and not check.fits(value):
+            raise _wrong(name, check.expected)
     if "messages" in fields:
         _check_messages(data["messages"])
     for name in ("messages", "input"):

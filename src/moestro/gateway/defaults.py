@@ -15,6 +15,9 @@ MAX_JSON_DEPTH = 128
 BODY_IDLE_SECONDS = 30.0
 """Longest pause of a client in the middle of its own request body."""
 
+BODY_SECONDS = 300.0
+"""Longest time that a whole body may take: one that drips would hold its connection for ever."""
+
 DISCARD_SECONDS = 10.0
 """How long the body of a request that is refused unread may take to arrive."""
 

@@ -147,14 +147,41 @@ def body_too_large(limit_bytes: int) -> Failure:
     )
 
 
-def body_too_slow(idle_seconds: float) -> Failure:
+def body_too_slow(idle_seconds: float, *, whole: bool = False) -> Failure:
+    """`whole`: it is the body as a whole that took so long, and not a pause in it."""
+    took = f"The request body was not complete after {idle_seconds:g} s."
+    paused = f"No more of the request body arrived for {idle_seconds:g} s."
     return Failure(
         status=408,
-        message=f"No more of the request body arrived for {idle_seconds:g} s.",
+        message=took if whole else paused,
         type=INVALID_REQUEST,
         code="body_timeout",
         source="request",
         retry=False,
+        closes=True,
+    )
+
+
+def head_too_slow(seconds: float) -> Failure:
+    return Failure(
+        status=408,
+        message=f"The head of the request was not complete after {seconds:g} s.",
+        type=INVALID_REQUEST,
+        code="head_timeout",
+        source="request",
+        closes=True,
+    )
+
+
+def too_many_connections() -> Failure:
+    return Failure(
+        status=503,
+        message="There are as many connections as this process may have open.",
+        type=UNAVAILABLE,
+        code="too_many_connections",
+        source="gateway",
+        hint="Try again in a moment; a larger limit of open files (ulimit -n) has room for more.",
+        retry_after_seconds=BUSY_RETRY_AFTER_SECONDS,
         closes=True,
     )
 

@@ -1,6 +1,11 @@
-"""HTTP parsing with a bound on headers, and with our envelope for requests that are not HTTP."""
+"""HTTP parsing with bounds on heads and connections, and with our envelope for what is not HTTP."""
 
 from __future__ import annotations
+
+import asyncio
+import sys
+from functools import cache
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -8,17 +13,57 @@ from moestro.gateway import failure, request_id
 
 MAX_HEAD_BYTES = 64 * 1024
 
+HEAD_SECONDS = 30.0
+"""How long a request's head may take: from the connection on, or from its own first byte."""
+
+SHARE_OF_FILES = 0.75
+"""Of the files that the system lets this process have open, so many may be connections of clients;
+the others are for engines, logs and those who are told that there is no room."""
+
+MOST_FILES = 65536
+
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's parser waits for the end of a request's head however long it grows; this one gives
-    up on a head that is still open after `MAX_HEAD_BYTES`."""
+    """uvicorn's parser waits for the end of a request's head however long it grows and takes; this
+    one gives up. And it takes no more connections than there are files for."""
 
     _in_head = True
     _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > most_connections():
+            self._refuse(failure.too_many_connections())
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _forget_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._head_bytes:
+            self._refuse(failure.head_too_slow(HEAD_SECONDS))
+        else:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         if self._in_head:
             self._head_bytes += len(data)
+            self._expect_head()
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("too long")
@@ -26,6 +71,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
+        self._forget_head()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -33,15 +79,55 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        error = failure.bad_request(
-            "This is not a valid HTTP request.",
-            code="invalid_http",
-            hint=f"Its head may take {MAX_HEAD_BYTES} bytes.",
+        self._refuse(
+            failure.bad_request(
+                "This is not a valid HTTP request.",
+                code="invalid_http",
+                hint=f"Its head may take {MAX_HEAD_BYTES} bytes.",
+            )
         )
+
+    def _refuse(self, error: failure.Failure) -> None:
+        """An answer to what never became a request, and the end of the connection."""
+        if self.transport.is_closing():
+            return
+        headers = {**error.headers(), "connection": "close"}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         body = error.body()
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\nconnection: close\r\n%b: %b\r\n\r\n%b"
-            % (len(body), request_id.HEADER, request_id.new_request_id(), body)
+            b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\n%b: %b\r\n\r\n%b"
+            % (
+                error.status,
+                HTTPStatus(error.status).phrase.encode(),
+                head.encode("latin-1"),
+                len(body),
+                request_id.HEADER,
+                request_id.new_request_id(),
+                body,
+            )
         )
         self.transport.close()
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system lets this process have: a client may keep a connection."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    most_connections.cache_clear()
+
+
+@cache
+def most_connections() -> int:
+    if sys.platform == "win32":
+        return MOST_FILES
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = MOST_FILES if soft == resource.RLIM_INFINITY else min(soft, MOST_FILES)
+    return int(files * SHARE_OF_FILES)

@@ -18,7 +18,7 @@ from moestro.errors import GatewayError, PortTaken
 from moestro.gateway.app import Front, create_app
 from moestro.gateway.board import Board
 from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT, DRAIN_SECONDS
-from moestro.gateway.http_protocol import BoundedHttp
+from moestro.gateway.http_protocol import BoundedHttp, raise_file_limit
 from moestro.gateway.service import Service
 
 Result = TypeVar("Result")
@@ -180,6 +180,7 @@ async def serve(
     Raises:
         EngineStartFailed: the engine did not come up.
     """
+    raise_file_limit()
     with _signals() as signals, _hangups(on_hangup):
         web = _Web(service, listener, front or Front())
         start = asyncio.create_task(service.start(), name="engine-start")

@@ -190,9 +190,9 @@ class Transcript:
         self._had_tokens = had
         for name in self._api.most:
             most = self._request.get(name)
-            if isinstance(most, int) and most > 0:
+            if isinstance(most, int | float) and most > 0:
                 self._mute = self._mute or most <= had
-                further[name] = max(most - had, 1)
+                further[name] = max(int(most) - had, 1)
         return further
 
     def _further(self, raw: bytes) -> bytes:

@@ -1,0 +1,124 @@
+"""Sockets that say anything: in short what `bench.serve.fuzz` does in full."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+
+import pytest
+from bench.serve.attacks import HELLO, RAW, mangled, send
+
+from moestro.gateway import http_protocol
+from tests.gateway.conftest import Gateway, until
+
+
+def port_of(gateway: Gateway) -> int:
+    return int(gateway.url.rsplit(":", 1)[1])
+
+
+async def works(gateway: Gateway) -> None:
+    async with asyncio.timeout(10), gateway.http.post("/v1/chat/completions", data=HELLO) as answer:
+        assert answer.status == 200
+        await answer.read()
+
+
+@pytest.mark.parametrize("name", RAW)
+async def test_whatever_is_said_has_an_answer_or_an_end(gateway: Gateway, name: str) -> None:
+    got = await send("127.0.0.1", port_of(gateway), RAW[name])
+    assert got.closed, "it hangs"
+    assert got.status is None or got.status < 500
+    await works(gateway)
+    await until(lambda: len(asyncio.all_tasks()) < 20)
+
+
+async def test_mangled_requests(gateway: Gateway) -> None:
+    dice = random.Random(7)
+    names = sorted(set(RAW) - {"a huge body", "a wide array"})
+    for _ in range(150):
+        got = await send("127.0.0.1", port_of(gateway), mangled(RAW[dice.choice(names)], dice))
+        assert got.closed
+        assert got.status is None or got.status < 500
+    await works(gateway)
+
+
+async def test_clients_that_leave_in_the_middle(gateway: Gateway) -> None:
+    whole = RAW["pipelined"]
+    for length in range(1, len(whole), 17):
+        await send("127.0.0.1", port_of(gateway), whole[:length], leave_after=0.01)
+    await works(gateway)
+    await until(lambda: gateway.engine.active == 0 and gateway.service.running == 0)
+
+
+async def test_slow_heads_are_let_go_and_hold_nobody_up(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.5)
+    silent = [await asyncio.open_connection("127.0.0.1", port_of(gateway)) for _ in range(50)]
+    begun = [await asyncio.open_connection("127.0.0.1", port_of(gateway)) for _ in range(50)]
+    for _, writer in begun:
+        writer.write(b"GET / HTTP/1.1\r\nx-slow: ")
+    began = time.monotonic()
+    await works(gateway)
+    while time.monotonic() - began < 0.4:  # a byte now and then buys no time
+        for _, writer in begun:
+            writer.write(b"y")
+        await asyncio.sleep(0.1)
+    async with asyncio.timeout(10):
+        for reader, writer in silent:
+            assert await reader.read() == b""
+            writer.close()
+        for reader, writer in begun:
+            assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+            writer.close()
+    await works(gateway)
+
+
+async def test_a_head_that_follows_an_answer_may_not_be_slow_either(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+    writer.write(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    await asyncio.sleep(0.5)  # between requests there is time
+    writer.write(b"GET /health/live HTTP/1.1\r\n")
+    async with asyncio.timeout(10):
+        assert b" 408 " in await reader.read()
+    writer.close()
+
+
+async def test_idle_connections_keep_nobody_out_until_there_are_too_many(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "most_connections", lambda: 200)
+    idle = [await asyncio.open_connection("127.0.0.1", port_of(gateway)) for _ in range(198)]
+    await works(gateway)
+    more = [await asyncio.open_connection("127.0.0.1", port_of(gateway)) for _ in range(10)]
+    reader, writer = more[-1]
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: " in answer
+    assert b"too_many_connections" in answer
+    for _, writer in (*idle, *more):
+        writer.close()
+    await asyncio.sleep(0.1)
+    await works(gateway)
+
+
+async def test_a_body_that_drips_ends_at_last(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.call.BODY_SECONDS", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 500\r\n\r\n")
+    answering = asyncio.create_task(reader.read())
+    async with asyncio.timeout(10):
+        while not answering.done():
+            with contextlib.suppress(ConnectionError):
+                writer.write(b" ")
+            await asyncio.sleep(0.03)
+    assert answering.result().startswith(b"HTTP/1.1 408 ")
+    writer.transport.abort()
