@@ -214,6 +214,11 @@ def _post(url: str, data: Mapping[str, Any]) -> None:
     urllib.request.urlopen(request, timeout=START_SECONDS).close()
 
 
+def child_of(pid: int) -> int:
+    (child,) = psutil.Process(pid).children()
+    return int(child.pid)
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -121,8 +121,7 @@ class Run:
     def __init__(self, load: Load) -> None:
         self._load = load
         where = urlsplit(load.url)
-        assert where.hostname is not None and where.port is not None
-        self._host, self._port = where.hostname, where.port
+        self._host, self._port = where.hostname or "", where.port or 80
         self._counting = False
         self._over = False
         self._seen = Seen()
@@ -182,7 +181,7 @@ class Run:
                 stream.close()
                 continue
             words = len(CONTENT.findall(answer))
-            whole = answer.startswith(b"HTTP/1.1 200") and b"[DONE]" in answer
+            whole = answer.startswith(b"HTTP/1.1 200") and b'"length"' in answer
             if not whole or stream.first is None or words < load.least_words:
                 self._seen.errors.append(answer[:400].decode("utf-8", "replace"))
                 continue
