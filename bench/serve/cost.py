@@ -186,6 +186,7 @@ def _first_word_row(rounds: Rounds, name: str) -> dict[str, Any]:
         "requests": sum(len(seen.first) for seen in rounds.of(name)),
         "errors": len(errors),
         "errors_first": errors[:2],
+        "sent_again": sum(seen.closed for seen in rounds.of(name)),
         "ended_per_second": median(seen.ended / seen.seconds for seen in rounds.of(name)),
         **_processors(rounds.of(name)),
     }
@@ -298,6 +299,7 @@ def _throughput_rows(
             "tokens_per_second": median(_rate(one) for one in seen),
             "ttft_ms": median(1000 * one.p50 for one in spreads) if spreads else None,
             "errors": sum(len(one.errors) for one in seen),
+            "sent_again": sum(one.closed for one in seen),
             "errors_first": [error for one in seen for error in one.errors][:2],
             "against": bases.get(name),
             "ratio": None if ratio is None else ratio.interval.to_json(),

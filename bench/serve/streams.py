@@ -56,13 +56,15 @@ class Load:
 
 @dataclass
 class Seen:
-    """Seconds, of requests that count. `ended` and `words` are of those that ended while it was
-    counted, `cpu` the watched processes' seconds meanwhile, `busy` and `stolen` parts of all
-    processors' time."""
+    """Seconds, of requests that count. `closed` is how many were sent on a kept connection that was
+    being closed, and sent again on a new one. `ended` and `words` are of those that ended while it
+    was counted, `cpu` the watched processes' seconds meanwhile, `busy` and `stolen` parts of all
+    processors' time, `taken` what other programs and other guests of the host took of it."""
 
     first: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    closed: int = 0
     ended: int = 0
     words: int = 0
     seconds: float = 0.0
@@ -84,9 +86,11 @@ class Stream(asyncio.Protocol):
         self._tail = b""
         self._sent = 0.0
         self.first: float | None = None
+        self.kept = False
 
     async def ask(self, host: str, port: int, request: bytes) -> bytes:
         if self._transport is None or self._transport.is_closing():
+            self.kept = False
             await self._loop.create_connection(lambda: self, host, port)
         assert self._transport is not None
         self._pieces, self._tail, self.first = [], b"", None
@@ -176,6 +180,11 @@ class Run:
             began = time.perf_counter()
             try:
                 answer = await stream.ask(self._host, self._port, request)
+                if not answer and stream.kept:
+                    self._seen.closed += 1
+                    began = time.perf_counter()
+                    answer = await stream.ask(self._host, self._port, request)
+                stream.kept = True
             except (OSError, TimeoutError) as error:
                 self._seen.errors.append(f"{type(error).__name__}: {error}")
                 stream.close()
