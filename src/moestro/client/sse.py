@@ -34,6 +34,8 @@ class EventSplitter:
         Raises:
             EventTooLarge: the unfinished event has outgrown its bound.
         """
+        if not self._rest and _is_one_event(chunk):
+            return [chunk]
         # Only the last three bytes of the old rest can be part of a new event's end.
         start = max(0, len(self._rest) - 3)
         self._rest += chunk
@@ -48,6 +50,11 @@ class EventSplitter:
         if len(self._rest) > self._max_event_bytes:
             raise EventTooLarge(f"an event of more than {self._max_event_bytes} bytes")
         return events
+
+
+def _is_one_event(chunk: bytes) -> bool:
+    """Whether it is just what engines write at a time: an event, and nothing else."""
+    return chunk.find(b"\n\n") == len(chunk) - 2 >= 0 and b"\r\n\r\n" not in chunk
 
 
 class _Ending:

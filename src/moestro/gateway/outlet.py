@@ -31,6 +31,9 @@ class Outlet:
         self._more = asyncio.Event()
         self._less = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._sends_since: float | None = None
+        self._next_look: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._head = (status, headers)
@@ -42,9 +45,14 @@ class Outlet:
             self._size += len(data)
             self._more.set()
 
+    @property
+    def full(self) -> bool:
+        """Whether the client is too far behind."""
+        return self._size > MOST_BYTES
+
     async def room(self) -> None:
-        """Returns when the client is not too far behind."""
-        while self._size > MOST_BYTES and self._task is not None and not self._task.done():
+        """Returns when it no longer is."""
+        while self.full and self._task is not None and not self._task.done():
             self._less.clear()
             await self._less.wait()
 
@@ -72,6 +80,29 @@ class Outlet:
                 raise
 
     async def _run(self) -> None:
+        # One timeout for all that is sent: one for each event would cost as much as its sending.
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._look(limit)
+                try:
+                    await self._send_all()
+                finally:
+                    if self._next_look is not None:
+                        self._next_look.cancel()
+        except TimeoutError:
+            raise ClientTooSlow(f"took nothing for {SEND_SECONDS:g} s") from None
+
+    def _look(self, limit: asyncio.Timeout) -> None:
+        """Ends the sending if the client has taken nothing for too long, or looks again when it
+        could be so."""
+        now = self._loop.time()
+        due = (now if self._sends_since is None else self._sends_since) + SEND_SECONDS
+        if due <= now:
+            limit.reschedule(now)
+        else:
+            self._next_look = self._loop.call_at(due, self._look, limit)
+
+    async def _send_all(self) -> None:
         while True:
             await self._more.wait()
             self._more.clear()
@@ -93,8 +124,6 @@ class Outlet:
                 return
 
     async def _out(self, message: dict[str, object]) -> None:
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await self._send(message)
-        except TimeoutError:
-            raise ClientTooSlow(f"took nothing for {SEND_SECONDS:g} s") from None
+        self._sends_since = self._loop.time()
+        await self._send(message)
+        self._sends_since = None

@@ -203,7 +203,8 @@ class Relay(Response):
                     out.write(transcript.finish())
                     self._meter.streamed()
                     return
-            await out.room()
+            if out.full:
+                await out.room()
         raise aiohttp.ClientPayloadError("The stream ended without its last event.")
 
     def _start(
@@ -227,6 +228,8 @@ class Relay(Response):
 
 def _error_in(event: bytes) -> Failure | None:
     """What an event says of an engine that could not go on."""
+    if b'{"error"' not in event:
+        return None
     data = event_data(event)
     if data is None or not data.startswith(b'{"error"'):
         return None
