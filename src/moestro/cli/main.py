@@ -25,6 +25,7 @@ VERBS = {
     "status": "The services that run here, and how they are.",
     "stop": "End a service, letting its answers finish.",
     "keys": "API keys: who may use the endpoints of this machine.",
+    "models": "Models that were downloaded: list them, remove them.",
     "logs": "What a service and its engines wrote.",
     "plan": "Memory, speed and settings of a model on this machine or on another one.",
     "inspect": "Anatomy of a model file: parameters, bytes by role, experts, cache cost.",
