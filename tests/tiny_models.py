@@ -11,7 +11,7 @@ written by the `gguf` package, so it does not share a bug with moestro's own rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def write_tiny(
     filename: str | None = None,
     skip: tuple[str, ...] = (),
     drop_keys: tuple[str, ...] = (),
+    more_keys: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the tiny model `name` (a key of `TINY`) into `folder` and returns its path.
 
@@ -121,6 +122,7 @@ def write_tiny(
     path = folder / (filename or f"tiny-{name}.gguf")
     writer = gguf.GGUFWriter(path, shape.architecture)
     keys = {**shape.metadata, **tokenizer(VOCAB, CHATML), "general.name": f"tiny {name}"}
+    keys |= more_keys or {}
     for key, value in keys.items():
         if key == "general.architecture" or key in drop_keys:
             continue

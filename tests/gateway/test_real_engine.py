@@ -300,6 +300,18 @@ def test_embeddings_beside_chats(serve: Callable[..., Any], tiny: Path) -> None:
         assert answer.choices[0].finish_reason == "length"
 
 
+def test_the_model_s_own_sampling_holds_where_a_request_is_silent(
+    serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    keys = {"general.sampling.temp": 0.25, "general.sampling.top_k": 7}
+    with serve(write_tiny("qwen35moe", tmp_path, more_keys=keys), "tiny-moe") as place:
+        status, found = get(f"{place.engine.address}/props", place.engine.api_key)
+        assert status == 200
+        params = found["default_generation_settings"]["params"]
+        assert params["temperature"] == pytest.approx(0.25)
+        assert params["top_k"] == 7
+
+
 @pytest.fixture(scope="module")
 def demo_place(serve: Callable[..., Any]) -> Iterator[Place]:
     with serve(demo.model_path(), "demo") as running:
