@@ -15,9 +15,11 @@ import os
 import sys
 from pathlib import Path
 
+from moestro.cli.fronting import Facing
 from moestro.cli.keeping import service_for
 from moestro.cli.launch import prepare
 from moestro.engine import EngineExit, EngineRequest, EngineState
+from moestro.gateway.board import Board
 from moestro.gateway.server import bind, run, serve
 from moestro.gateway.service import Service
 from moestro.planning import Settings, Wishes
@@ -59,14 +61,17 @@ def outside(address: str) -> Service:
     return Service(lambda _request: OutsideEngine(address), request)
 
 
-def own(model: str, streams: int, context: int) -> Service:
-    return service_for(prepare(model, Wishes(parallel=streams, context=context, untuned=True)))
+def own(facing: Facing, model: str, streams: int, context: int) -> Service:
+    wishes = Wishes(parallel=streams, context=context, untuned=True)
+    return service_for(prepare(model, wishes), facing, lambda _note: None)
 
 
 async def _main(arguments: list[str]) -> None:
     kind, what, *rest = arguments
-    service = outside(what) if kind == "stub" else own(what, *map(int, rest))
+    facing = Facing.usual()
+    service = outside(what) if kind == "stub" else own(facing, what, *map(int, rest))
     listener = bind(port=0)
+    front = facing.front(listener, lambda _text: None, Board(service))
 
     def tell(url: str) -> None:
         engine = service.engine
@@ -81,7 +86,7 @@ async def _main(arguments: list[str]) -> None:
         }
         print(json.dumps(found), flush=True)
 
-    await serve(service, listener, on_ready=tell)
+    await serve(service, listener, front, on_ready=tell)
 
 
 if __name__ == "__main__":

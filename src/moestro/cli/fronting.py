@@ -90,6 +90,13 @@ class Facing:
     secret: str
 
     @classmethod
+    def usual(cls) -> Facing:
+        """As without any option."""
+        from moestro.gateway.keys import new_secret
+
+        return cls(False, (), None, None, None, None, False, None, new_secret())
+
+    @classmethod
     def taken_from(cls, options: dict[str, Any]) -> Facing:
         """Takes its options out of those of a verb.
 
