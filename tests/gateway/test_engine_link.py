@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from moestro.gateway.engine_link import EngineLink, read_piece
+from moestro.gateway.engine_link import EngineLink
+from moestro.gateway.exchange import LinkBroken
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from tests.gateway.stub_engine import KEY, StubEngine, maker_of, stub_request
@@ -45,12 +46,11 @@ async def link(engine: StubEngine) -> AsyncIterator[EngineLink]:
 async def test_no_path_leads_elsewhere(engine: StubEngine, link: EngineLink, path: str) -> None:
     async with link.post(path, b"{}") as answer:
         assert answer.status == 404
-        assert str(answer.url.origin()) == engine.address
 
 
 async def test_a_closed_link_takes_no_request(link: EngineLink) -> None:
     await link.close()
-    with pytest.raises(aiohttp.ClientConnectionError):
+    with pytest.raises(LinkBroken):
         async with link.post(CHAT, stream_of(1)):
             pass
 
@@ -61,28 +61,26 @@ async def test_a_reader_that_comes_back_to_a_link_being_cut(link: EngineLink) ->
 
     async def read() -> None:
         async with link.post(CHAT, stream_of(1000, pause=0.05)) as answer:
-            await read_piece(answer)
+            await answer.piece()
             reading.set()
             await go_on.wait()
-            while await read_piece(answer):
+            while await answer.piece():
                 pass
 
     reader = asyncio.create_task(read())
     await reading.wait()
     go_on.set()
     await link.close()
-    with pytest.raises((aiohttp.ClientError, OSError)):
+    with pytest.raises((LinkBroken, TimeoutError)):
         await reader
 
 
 async def test_a_body_whose_connection_was_closed_from_our_side(link: EngineLink) -> None:
     async with link.post(CHAT, stream_of(1000, pause=0.05)) as answer:
-        await read_piece(answer)
-        assert answer.connection is not None
-        assert answer.connection.protocol is not None
-        answer.connection.protocol.close()
-        with pytest.raises(aiohttp.ClientError):
-            await read_piece(answer)
+        await answer.piece()
+        answer.close()
+        with pytest.raises(LinkBroken):
+            await answer.piece()
 
 
 async def test_closing_does_not_wait_for_ever(

@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from moestro import __version__
 from moestro.client.text import json_bytes
 from moestro.engine import EngineState
@@ -270,8 +268,8 @@ class Board:
 async def _asked(life: Life, otherwise: float | None) -> float | None:
     try:
         async with asyncio.timeout(SLOTS_SECONDS), life.link.get("/slots") as answer:
-            slots = json.loads(await answer.read()) if answer.status == 200 else None
-    except (TimeoutError, ValueError, aiohttp.ClientError, OSError):
+            slots = json.loads(await answer.rest()) if answer.status == 200 else None
+    except (ValueError, OSError):  # a timeout is an OSError
         return otherwise
     return used_share(slots)
 

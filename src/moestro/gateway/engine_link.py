@@ -1,18 +1,16 @@
-"""The HTTP connection to one engine, and the only holder of its key."""
+"""The HTTP connections to one engine, and the only holder of its key."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import quote, urlsplit
 
-import aiohttp
-from yarl import URL
+from moestro.gateway.exchange import Exchange, LinkBroken
 
 CONNECT_SECONDS = 10.0
-WRITTEN_AT_ONCE_BYTES = 1 << 20
 
 LEAVE_SECONDS = 2.0
 """How long requests may take to let go of a link that was cut; they need a turn of the loop."""
@@ -27,58 +25,61 @@ class EngineLink:
     """
 
     def __init__(self, address: str, api_key: str) -> None:
-        self._origin = URL(address).origin()
+        where = urlsplit(address)
+        self._host, self._port = where.hostname or "", where.port or 80
         self._closed = False
         self._leases: set[asyncio.Timeout] = set()
+        self._open: set[Exchange] = set()
         self._all_left = asyncio.Event()
         self._all_left.set()
-        self._session = aiohttp.ClientSession(
-            headers={"authorization": f"Bearer {api_key}", "content-type": "application/json"},
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("user-agent", "accept-encoding"),
-        )
+        self._fields = (
+            f"host: {where.netloc}\r\nauthorization: Bearer {api_key}\r\n"
+            "content-type: application/json\r\naccept: */*\r\nconnection: close\r\n"
+        ).encode()
 
     @asynccontextmanager
-    async def post(self, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def post(self, path: str, body: bytes) -> AsyncIterator[Exchange]:
         """One request. Whatever `path` is, it goes to this engine: the key goes nowhere else.
 
         Raises:
-            aiohttp.ClientError, OSError: the connection broke, or the link was closed.
+            OSError: the connection broke, or the link was closed.
         """
-        # A large body is written in pieces, so that other requests get their turn in between.
-        data = body if len(body) <= WRITTEN_AT_ONCE_BYTES else io.BytesIO(body)
-        async with self._request("POST", path, data) as answer:
+        async with self._request("POST", path, body) as answer:
             yield answer
 
     @asynccontextmanager
-    async def get(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def get(self, path: str) -> AsyncIterator[Exchange]:
         """A question about the engine itself. Raises like `post`."""
-        async with self._request("GET", path, None) as answer:
+        async with self._request("GET", path, b"") as answer:
             yield answer
 
     @asynccontextmanager
-    async def _request(
-        self, method: str, path: str, data: bytes | io.BytesIO | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(self, method: str, path: str, body: bytes) -> AsyncIterator[Exchange]:
         if self._closed:
-            raise aiohttp.ClientConnectionError("The link is closed.")
-        url = self._origin.with_path(path)
-        async with asyncio.timeout(None) as lease:
+            raise LinkBroken("The link is closed.")
+        exchange = Exchange(self._lost)
+        async with asyncio.timeout(CONNECT_SECONDS) as lease:
             self._lend(lease)
             try:
-                try:
-                    answer = await self._session.request(
-                        method, url, data=data, allow_redirects=False
-                    )
-                except RuntimeError as error:
-                    raise aiohttp.ClientConnectionError(str(error)) from error
-                async with answer:
-                    yield answer
+                loop = asyncio.get_running_loop()
+                await loop.create_connection(lambda: exchange, self._host, self._port)
+                if exchange.connected:
+                    self._open.add(exchange)
+                if self._closed:
+                    raise LinkBroken("The link is closed.")
+                lease.reschedule(None)
+                await exchange.send(self._head(method, path, body), body)
+                yield exchange
             finally:
+                exchange.close()
                 self._take_back(lease)
+
+    def _head(self, method: str, path: str, body: bytes) -> bytes:
+        target = quote(path if path.startswith("/") else f"/{path}", safe="/:@")
+        length = b"content-length: %d\r\n" % len(body)
+        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
+            method.encode(), target.encode(), self._fields, length
+        )  # fmt: skip
 
     def _lend(self, lease: asyncio.Timeout) -> None:
         self._leases.add(lease)
@@ -86,7 +87,14 @@ class EngineLink:
 
     def _take_back(self, lease: asyncio.Timeout) -> None:
         self._leases.discard(lease)
-        if not self._leases:
+        self._look()
+
+    def _lost(self, exchange: Exchange) -> None:
+        self._open.discard(exchange)
+        self._look()
+
+    def _look(self) -> None:
+        if not self._leases and not self._open:
             self._all_left.set()
 
     async def close(self) -> None:
@@ -96,24 +104,10 @@ class EngineLink:
         for lease in self._leases:
             if not lease.expired():
                 lease.reschedule(now)
-        # aiohttp never wakes a reader of a connection that it closes from its own side, and meets
-        # one that comes back to it with a RuntimeError. So nobody may be reading any more.
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
                     await self._all_left.wait()
         finally:
-            await self._session.close()
-
-
-async def read_piece(answer: aiohttp.ClientResponse) -> bytes:
-    """What has come of the body since the last call, or what comes next; empty at its end.
-
-    Raises:
-        aiohttp.ClientError, OSError: the connection broke.
-    """
-    try:
-        return await answer.content.readany()
-    except RuntimeError as error:
-        # aiohttp's word for a connection that it has closed from its own side.
-        raise aiohttp.ClientConnectionError(str(error)) from error
+            for exchange in tuple(self._open):
+                exchange.close()

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import aiohttp
-
 from moestro.gateway.life import Life
 
 EVERY_SECONDS = 15.0
@@ -36,9 +34,9 @@ async def _answers(life: Life) -> bool:
     """Whatever it says, also a refusal, and also the end of its connection: others see to that."""
     try:
         async with asyncio.timeout(SILENT_SECONDS), life.link.get("/slots") as answer:
-            await answer.read()
+            await answer.rest()
     except TimeoutError:
         return life.exit is not None
-    except (aiohttp.ClientError, OSError):
+    except OSError:
         return True
     return True

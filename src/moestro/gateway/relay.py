@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -16,7 +15,8 @@ from moestro.client.sse import EventSplitter, EventTooLarge, event_data
 from moestro.client.text import json_bytes
 from moestro.gateway import failure
 from moestro.gateway.call import Call
-from moestro.gateway.engine_link import EngineLink, read_piece
+from moestro.gateway.engine_link import EngineLink
+from moestro.gateway.exchange import Exchange, LinkBroken
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.life import FROM_OUTSIDE, Life
 from moestro.gateway.meters import Meters, RequestMeter
@@ -42,7 +42,7 @@ _STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # nginx would collect the stream otherwise
 }
-_BROKEN = (aiohttp.ClientError, OSError, EventTooLarge)
+_BROKEN = (OSError, EventTooLarge)
 
 
 class Relay(Response):
@@ -123,7 +123,7 @@ class Relay(Response):
                     if answer.content_type == EVENT_STREAM and not failed:
                         await self._stream(life, answer, out)
                         return True
-                    whole = await _read(answer, MAX_ERROR_BYTES if failed else None)
+                    whole = await answer.rest(MAX_ERROR_BYTES if failed else None)
             except _BROKEN:
                 whole = None
             except Diverged:
@@ -147,7 +147,7 @@ class Relay(Response):
 
         async def ask(path: str, data: Mapping[str, Any]) -> Any:
             async with link.post(path, json_bytes(data)) as answer:
-                said = await _read(answer, None)
+                said = await answer.rest()
             with contextlib.suppress(ValueError):
                 return json.loads(said) if answer.status == 200 else None
 
@@ -180,18 +180,18 @@ class Relay(Response):
             if self._ticket.crashes >= MOST_CRASHES:
                 raise RequestFailed(failure.ends_engines(self._ticket.crashes))
 
-    async def _stream(self, life: Life, answer: aiohttp.ClientResponse, out: Outlet) -> None:
+    async def _stream(self, life: Life, answer: Exchange, out: Outlet) -> None:
         """Passes events on as they become whole, up to the last one or an error event.
 
         Raises:
-            aiohttp.ClientError, OSError, EventTooLarge: the stream ended without either.
+            OSError, EventTooLarge: the stream ended without either.
         """
         assert self._transcript is not None
         splitter = EventSplitter()
         if not self._started:
             self._start(out, answer.status, _STREAM_HEADERS)
         transcript = self._transcript
-        while chunk := await read_piece(answer):
+        while chunk := await answer.piece():
             events = splitter.feed(chunk)
             life.heard_at = self._meter.heard(events)
             for event in events:
@@ -205,7 +205,7 @@ class Relay(Response):
                     return
             if out.full:
                 await out.room()
-        raise aiohttp.ClientPayloadError("The stream ended without its last event.")
+        raise LinkBroken("The stream ended without its last event.")
 
     def _start(
         self, out: Outlet, status: int, headers: Mapping[str, str], length: int | None = None
@@ -239,16 +239,6 @@ def _error_in(event: bytes) -> Failure | None:
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         return failure.from_engine(status, data)
     return None
-
-
-async def _read(answer: aiohttp.ClientResponse, limit_bytes: int | None) -> bytes:
-    """The body, or as much of it as the limit allows."""
-    body = bytearray()
-    while piece := await read_piece(answer):
-        body += piece
-        if limit_bytes is not None and len(body) >= limit_bytes:
-            return bytes(body[:limit_bytes])
-    return bytes(body)
 
 
 async def _client_left(receive: Receive) -> None:
