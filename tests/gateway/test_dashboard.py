@@ -1,117 +1,279 @@
-"""The page at `/`, in headless Chromium."""
+"""The page at `/`, in a real browser."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
-import pytest_asyncio
 
 from moestro.gateway.access import Access
 from moestro.gateway.app import Front
 from moestro.gateway.board import About, Board
-from moestro.gateway.growth import GrowthWatch, Memory
+from moestro.gateway.growth import GrowthWatch
 from moestro.gateway.key_file import create_key
 from moestro.gateway.key_ring import KeyRing
 from moestro.gateway.keys import KeyScope
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
-from moestro.units import GIB
-from tests.chromium import PROGRAM, Page, page
-from tests.gateway.conftest import Gateway
-from tests.gateway.stub_engine import StubMaker, stub_request
+from moestro.verify.routing_record import routing_record
+from tests.cli.verifications import HOSTILE, verification
+from tests.gateway.chromium import Page, chromium, program, tab
+from tests.gateway.stub_engine import StubEngine, StubMaker, stub_request
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium")
-
-HOSTILE = "<img src=x onerror=alert(1)>"
-MESSAGES = {"messages": [{"role": "user", "content": "Hi"}]}
 CHAT = "/v1/chat/completions"
+MESSAGES: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+OPEN = "!document.getElementById('main').hidden"
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+GIB = 1 << 30
+
+in_browser = pytest.mark.skipif(program() is None, reason="there is no Chromium here")
 
 
-@pytest_asyncio.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Page]:
-    async with page(tmp_path / "profile") as one:
-        await one.look(width=1280)
-        yield one
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
 
 
-async def text(browser: Page, element: str) -> str:
-    return str(await browser.value(f"document.getElementById('{element}').innerText"))
+@asynccontextmanager
+async def gateway(
+    name: str = "stub-model", about: About | None = None, access: Access | None = None
+) -> AsyncIterator[tuple[str, Service, Board]]:
+    watch = GrowthWatch(lambda _: {})
+    service = Service(StubMaker(), stub_request(name), growth=watch)
+    board = Board(service, about)
+    async with serving(service, bind(port=0), Front(access=access, board=board)) as url:
+        yield url, service, board
 
 
-@pytest.mark.parametrize("dark", [False, True])
-async def test_it_fits_every_screen_and_asks_nobody_else(
-    gateway: Gateway, browser: Page, dark: bool
-) -> None:
-    for width in (1280, 768, 360):
-        await browser.look(width=width, dark=dark)
-        await browser.open(gateway.url)
-        await browser.until("document.getElementById('state')?.textContent === 'ready'")
-        for tab in ("tab-routing", "tab-settings", "tab-overview"):
-            await browser.value(f"document.getElementById('{tab}').click()")
-            wide = await browser.value("document.documentElement.scrollWidth")
-            assert wide <= width, (tab, width)
-    colours = await browser.value("getComputedStyle(document.body).backgroundColor")
-    light = sum(map(int, colours.removeprefix("rgb(").removesuffix(")").split(",")))
-    assert light < 200 if dark else light > 600
-    assert browser.troubles == []
-    assert all(url.startswith(gateway.url) for url in browser.requests if url != "about:blank")
+def planned(**more: Any) -> About:
+    device = {
+        "device": "CPU",
+        "capacity_bytes": 16 * GIB,
+        "total_bytes": 9 * GIB,
+        "resident": {"weights": 4 * GIB, "cache": GIB, "compute": GIB // 2, "other": GIB // 4},
+        "later": ["prompt cache"],
+    }
+    return About(memory=[device], machine="a machine", **more)
 
 
-async def test_what_happens_is_seen_without_a_reload(gateway: Gateway, browser: Page) -> None:
-    await browser.open(gateway.url)
-    await browser.until("document.getElementById('state')?.textContent === 'ready'")
-    for _ in range(3):
-        async with gateway.http.post(CHAT, json={**MESSAGES, "stub": {"tokens": 5}}) as answer:
-            assert answer.status == 200
-    await browser.until("/to their end\\s+3/.test(document.getElementById('main').innerText)")
-    await gateway.engine.crash()
-    await browser.until("document.getElementById('events').innerText.includes('SIGSEGV')")
-    await browser.until("/Restarts\\s+1/.test(document.getElementById('main').innerText)")
-    assert browser.troubles == []
+async def chat(url: str, **body: Any) -> None:
+    async with (
+        aiohttp.ClientSession(url) as http,
+        http.post(CHAT, json={**MESSAGES, **body}) as response,
+    ):
+        await response.read()
 
 
-async def test_names_are_text_and_what_is_known_is_shown(browser: Page) -> None:
-    memory = [{"device": "CPU", "weights_bytes": 5 * GIB, "resident_bytes": 5 * GIB}]
-    watch = GrowthWatch(lambda _: {"host": Memory(GIB, 2 * GIB)})
-    service = Service(StubMaker(), stub_request(HOSTILE), growth=watch)
-    board = Board(service, About(model={"anatomy": HOSTILE}, machine=HOSTILE, memory=memory))
-    async with serving(service, bind(port=0), Front(board=board)) as url:
-        await browser.open(url)
-        await browser.until("document.getElementById('state')?.textContent === 'ready'")
-        assert await browser.value("document.images.length") == 0
-        assert HOSTILE in await text(browser, "main") + await browser.value(
-            "document.body.innerText"
+def check(page: Page, url: str) -> None:
+    assert page.troubles == []
+    assert [at for at in page.requested if not at.startswith((url, "data:", "about:"))] == []
+
+
+@in_browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [360, 800, 1300])
+async def test_it_fits_and_asks_nobody_else(port: int, width: int, dark: bool) -> None:
+    profile = routing_record(verification(layers=24, experts=64, chunks=3))
+    about = planned(routing=lambda: profile, model={"anatomy": "a" * 300})
+    name = "a-model-with-a-name-that-is-much-longer-than-a-telephone-is-wide-Q4_K_M"
+    async with gateway(name, about) as (url, _, board), tab(
+        port, width=width, dark=dark
+    ) as page:  # fmt: skip
+        board.host_bytes = {"anon": GIB, "file": 4 * GIB}
+        await chat(url, stream=True)
+        await page.open(url)
+        await page.until(OPEN)
+        for view in ("overview", "routing", "settings"):
+            await page.click(f"#tab-{view}")
+            await page.until(f"!document.getElementById('{view}').hidden")
+            if view == "routing":
+                await page.until("document.querySelector('#routing canvas') !== null")
+            await page.get("document.querySelectorAll('details').forEach(d => d.open = true)")
+            assert await page.get(FITS), view
+        back = await page.get("getComputedStyle(document.body).backgroundColor")
+        bright = sum(int(part) for part in re.findall(r"\d+", back)[:3]) / 3
+        assert (bright < 60) is dark
+        check(page, url)
+
+
+@in_browser
+async def test_it_lives(port: int) -> None:
+    async with gateway() as (url, _, _), tab(port) as page:
+        await page.open(url)
+        await page.until(OPEN)
+        assert await page.text("#model") == "stub-model"
+        assert await page.text("#state") == "ready"
+        assert await page.text("#base-url") == f"{url}/v1"
+        assert "No request has ended" in await page.text("#latency-note")
+        for stream in (True, True, False):
+            await chat(url, stream=stream)
+        await page.until("document.querySelector('#latency-note').innerText.startsWith('Of 3 req')")
+        assert "Answered to their end\t3" in await page.text("#requests")
+        assert "of 2" in await page.text("#now-running")
+        check(page, url)
+
+
+@in_browser
+async def test_a_crash_is_seen_with_its_reason_and_what_follows(port: int) -> None:
+    async with gateway() as (url, service, _), tab(port) as page:
+        await page.open(url)
+        await page.until(OPEN)
+        assert await page.text("#now-restarts") == "0"
+        assert isinstance(service.engine, StubEngine)
+        await service.engine.crash()
+        await page.until("document.querySelector('#events').innerText.includes('SIGSEGV')")
+        await page.until("document.querySelector('#now-restarts').innerText === '1'")
+        assert await page.text("#now-restarts-note") == "1 crashed"
+        assert await page.text("#state") == "ready"
+        assert (await page.text("#events li:first-child")).split()[1:4] == ["engine", "2", "ready"]
+        check(page, url)
+
+
+@in_browser
+async def test_an_end_is_told_and_nothing_is_lost(port: int) -> None:
+    async with tab(port) as page:
+        async with gateway() as (url, _, _):
+            await page.open(url)
+            await page.until(OPEN)
+        await page.until("document.getElementById('state').innerText === 'no connection'")
+        assert "does not answer" in await page.text("#trouble")
+        assert await page.text("#model") == "stub-model"
+
+
+@in_browser
+async def test_names_are_text_and_not_markup(port: int) -> None:
+    hostile = HOSTILE.replace("\x1b", "")
+    found = verification(name=hostile, domains=(hostile, "b"))
+    about = planned(
+        model={"anatomy": hostile},
+        routing=lambda: routing_record(found),
+        reasons=[{"setting": "context", "because": hostile, "source": hostile}],
+    )
+    async with gateway(hostile, about) as (url, service, _), tab(port) as page:
+        await page.open(url)
+        await page.until(OPEN)
+        await page.get("window.alert = text => { window.alerted = text; }")
+        service._note(1, None, hostile)
+        await page.click("#tab-routing")
+        await page.until("document.querySelector('#routing canvas') !== null")
+        await page.until("document.querySelector('#events').innerText.includes('alert(')")
+        assert await page.get("window.alerted") is None
+        assert await page.get("document.scripts.length") == 1
+        assert await page.text("#model") == hostile
+        await page.click("#tab-overview")
+        assert "Nothing is known yet" in await page.text("#growth-note")
+        # Inside single quotes of a shell command.
+        assert "'\\''x'\\''" in await page.text("#curl")
+        check(page, url)
+
+
+@in_browser
+async def test_memory_is_drawn_and_written(port: int) -> None:
+    async with gateway(about=planned()) as (url, _, _), tab(port) as page:
+        await page.open(url)
+        await page.until(OPEN)
+        said = await page.get(
+            "[...document.querySelectorAll('#memory .bar')].map(b => b.getAttribute('aria-label'))"
         )
-        assert "5.00 GiB" in await text(browser, "main")
-        assert "Nothing is known yet" in await text(browser, "growth-note")
-        await browser.value("document.getElementById('tab-routing').click()")
-        await browser.until("document.body.innerText.includes('moestro verify')")
-        assert browser.troubles == []
+        assert "weights 4.00 GiB" in said[0]
+        assert "planned 5.75 GiB" in await page.text("#memory h3")
+        assert "3.25 GiB may come on top: prompt cache" in await page.text("#memory")
+        await page.click("#memory-table")
+        widths = await page.get(
+            "[...document.querySelectorAll('#memory .bar:first-of-type i')].map(i => i.offsetWidth)"
+        )
+        assert widths[0] > widths[1] > 0
+        check(page, url)
 
 
-async def test_a_key_is_asked_for_and_kept_for_this_tab(browser: Page, tmp_path: Path) -> None:
+@in_browser
+async def test_routing_shows_what_verify_kept_or_how_to_make_it(port: int) -> None:
+    async with gateway() as (url, _, board), tab(port) as page:
+        await page.open(url)
+        await page.until(OPEN)
+        await page.click("#tab-routing")
+        await page.until("document.querySelector('#routing pre') !== null")
+        assert "moestro verify MODEL --reference REF" in await page.text("#routing")
+        board.about = About(routing=lambda: routing_record(verification(layers=0)))
+        await page.open(url)
+        await page.until(OPEN)
+        await page.click("#tab-routing")
+        await page.until("document.querySelector('#routing .badge') !== null")
+        assert "no experts" in await page.text("#routing")
+        found = verification(layers=3, experts=8)
+        assert found.routing is not None
+        board.about = About(routing=lambda: routing_record(found))
+        await page.open(url)
+        await page.until(OPEN)
+        await page.click("#tab-routing")
+        await page.until("document.querySelector('#routing canvas') !== null")
+        assert await page.get("document.querySelector('#routing canvas').width") == 8
+        assert await page.get("document.querySelector('#routing canvas').height") == 3
+        rows = await page.get("document.querySelectorAll('#routing details tbody tr').length")
+        assert rows == 3
+        before = await page.get("document.querySelector('#routing canvas').toDataURL()")
+        await page.click("#routing label:last-of-type input")
+        assert await page.get("document.querySelector('#routing canvas').toDataURL()") != before
+        check(page, url)
+
+
+@in_browser
+async def test_tabs_go_by_the_keyboard(port: int) -> None:
+    async with gateway() as (url, _, _), tab(port) as page:
+        await page.open(url)
+        await page.until(OPEN)
+        await page.get("document.getElementById('tab-overview').focus()")
+        for key in ("rawKeyDown", "keyUp"):
+            await page.call("Input.dispatchKeyEvent", type=key, key="ArrowLeft")
+        assert await page.get("document.activeElement.id") == "tab-settings"
+        assert await page.get("document.getElementById('overview').hidden") is True
+        unnamed = await page.get(
+            "[...document.querySelectorAll('button, input, [role=img], canvas')]"
+            ".filter(e => !e.innerText && !e.labels?.length && !e.getAttribute('aria-label'))"
+            ".length"
+        )
+        assert unnamed == 0
+
+
+@in_browser
+async def test_a_key_is_asked_for_and_sent(port: int, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
-    _, metrics = create_key(scopes=[KeyScope.METRICS], path=path)
     _, inference = create_key(path=path)
-    service = Service(StubMaker(), stub_request())
-    front = Front(access=Access(KeyRing(path), loopback=True))
-    async with serving(service, bind(port=0), front) as url:
-        await browser.open(url)
-        await browser.until("document.getElementById('key-form')?.hidden === false")
-        assert "stub-model" not in await browser.value("document.body.innerText")
+    _, secret = create_key(scopes=[KeyScope.METRICS], path=path)
+    asked = "!document.getElementById('key-form').hidden"
+    access = Access(KeyRing(path), loopback=True)
+    async with gateway(access=access) as (url, _, _), tab(port) as page:
+        await page.open(url)
+        words = ("needed", "not valid", "lacks the scope")
+        given = (("wrong\u00fc", asked), (inference, asked), (secret, OPEN))
+        for (key, then), word in zip(given, words, strict=True):
+            await page.until(asked)
+            await page.until(f"document.getElementById('key-why').innerText.includes('{word}')")
+            assert "stub-model" not in await page.text("body")
+            await page.get(f"document.getElementById('key').value = {json.dumps(key)}")
+            await page.click("#key-form button")
+            await page.until(then)
+        assert await page.get("sessionStorage.getItem('moestro-key')") == secret
+        assert await page.get("localStorage.length") == 0
+        assert "Authorization: Bearer $MOESTRO_KEY" in await page.text("#curl")
+        await page.click("#tab-routing")
+        await page.until("document.querySelector('#routing pre') !== null")
+        assert secret not in await page.get("document.documentElement.outerHTML")
+        assert not [at for at in page.requested if secret in at]
 
-        async def give(secret: str) -> None:
-            await browser.value(
-                f"document.getElementById('key').value = '{secret}';"
-                "document.getElementById('key-form').requestSubmit()"
-            )
 
-        await give(inference)
-        await browser.until("document.getElementById('key-why').innerText.includes('scope')")
-        await give(metrics)
-        await browser.until("document.getElementById('state').textContent === 'ready'")
-        assert "stub-model" in await browser.value("document.body.innerText")
-        await browser.open(url)
-        await browser.until("document.getElementById('state')?.textContent === 'ready'")
+def test_the_script_sets_text_and_never_markup() -> None:
+    folder = resources.files("moestro.gateway").joinpath("dashboard")
+    script = folder.joinpath("dashboard.js").read_text("utf-8")
+    for way in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function("):
+        assert way not in script
+    page = folder.joinpath("index.html").read_text("utf-8")
+    assert set(re.findall(r"at\(\"([a-z-]+)\"\)", script)) <= set(re.findall(r'id="([^"]+)"', page))

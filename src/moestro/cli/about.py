@@ -10,6 +10,8 @@ from moestro.cli.launch import Prepared
 from moestro.planning.placement import gpu_name
 from moestro.verify.stored import profile_of
 
+PARTS = ("weights", "cache", "compute", "other")
+
 if TYPE_CHECKING:
     from moestro.gateway.board import About
 
@@ -23,7 +25,11 @@ def about(prepared: Prepared) -> About:
     for device in plan.ledger.devices:
         said = device.to_json()
         del said["lines"]
-        memory.append({**said, "resident_bytes": plan.ledger.resident_bytes(device.device)})
+        resident = dict.fromkeys(PARTS, 0)
+        for line in device.lines:
+            resident[line.part] += line.size_bytes if line.resident else 0
+        later = [line.kind for line in device.lines if not line.resident]
+        memory.append({**said, "resident": resident, "later": later})
     return About(
         model={
             "architecture": plan.model.architecture,

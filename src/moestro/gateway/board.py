@@ -57,8 +57,9 @@ _FIGURES: Mapping[str, Callable[[Ended], float | None]] = {
 class About:
     """What the gateway can't know by itself; whoever starts it says so. Everything may be empty.
 
-    `memory` has an object for each device of the plan, as `plan --json` has them, and
-    `resident_bytes`: what of it is taken once the model is loaded. `device_bytes` tells what a
+    `memory` has an object for each device of the plan, as `plan --json` has them, with two more:
+    `resident`, the bytes of each part that are taken once the model is loaded, and `later`, the
+    kinds of what may come on top of it. `device_bytes` tells what a
     process has of each GPU now, `routing` what the last `verify` found of the routers; both may
     take a while and are called in a thread.
     """

@@ -5,7 +5,7 @@ const KEY = "moestro-key";
 const KINDS = {
   weights: "weights", cache: "cache", compute: "compute", other: "other",
   anon: "its own", file: "file in RAM", shared: "shared", swap: "swapped out",
-  resident: "in RAM", gpu: "in use",
+  resident: "in RAM", gpu: "in use", later: "later, at most",
 };
 const FIGURES = [
   ["time_to_first_token", "First token"],
@@ -123,7 +123,7 @@ function line(values, low, high, says) {
 
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((digit) => digit * power).find((end) => end >= value) ?? value;
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((digit) => digit * power).find((end) => end >= value) ?? value;
 }
 
 function smoothed(values) {
@@ -142,7 +142,7 @@ function showStatus(status) {
   document.title = `${model.id} – moestro`;
   say("version", status.moestro);
   say("model", model.id);
-  say("anatomy", [model.anatomy, model.quantization, status.machine].filter(Boolean).join(" · "));
+  say("anatomy", [model.anatomy, model.quantization].filter(Boolean).join(" · "));
   showState(status.state, status.reason);
   say("uptime", `up for ${duration(status.uptime_seconds)}`);
 
@@ -214,9 +214,9 @@ function memoryOf(memory) {
     return {
       name: isHost ? "Host memory" : name,
       capacity: plan.capacity_bytes,
-      resident: plan.resident_bytes,
-      planned: ["weights", "cache", "compute", "other"].map((kind) => [kind, plan[`${kind}_bytes`]])
-        .filter(([, size]) => isNumber(size) && size > 0),
+      planned: Object.entries(plan.resident ?? {}).filter(([, size]) => isNumber(size) && size > 0),
+      most: plan.total_bytes,
+      later: (plan.later ?? []).join(", "),
       used: used.filter(([, size]) => size > 0),
     };
   });
@@ -232,27 +232,32 @@ function showMemory(memory) {
   part("memory", memoryOf(memory), (devices) => {
     if (!devices.length) return make("p", { class: "quiet", text: "Nothing is known of it." });
     return devices.map((device) => {
-      const sum = Math.max(total(device.planned), total(device.used), 1);
-      const scale = sum * 1.05;
-      const bars = [["planned", device.planned], ["in use", device.used]].map(([label, parts]) =>
+      const start = total(device.planned);
+      const more = device.planned.length && device.most > start ? device.most - start : 0;
+      const scale = Math.max(start, total(device.used), 1) * (more ? 1.2 : 1.05);
+      const planned = more ? [...device.planned, ["later", more]] : device.planned;
+      const bars = [["planned", planned], ["in use", device.used]].map(([label, parts]) =>
         make("div", { class: "bar-line" }, make("span", { text: label }), bar(parts, scale,
           `${device.name}, ${label}: ${parts.map(([kind, size]) =>
             `${KINDS[kind] ?? kind} ${bytes(size)}`).join(", ") || "unknown"}`)));
       const room = isNumber(device.capacity) ? `of ${bytes(device.capacity)}` : "";
       const head = make("h3", {}, make("b", { text: device.name }), make("span", {
-        text: `planned ${device.planned.length ? bytes(total(device.planned)) : "–"}, in use `
+        text: `planned ${device.planned.length ? bytes(start) : "–"}, in use `
           + `${device.used.length ? bytes(total(device.used)) : "–"} ${room}`,
       }));
-      const kinds = [...device.planned, ...device.used].map(([kind, size]) =>
+      const kinds = [...planned, ...device.used].map(([kind, size]) =>
         make("li", {}, make("i", { class: `c-${kind}` }), `${KINDS[kind] ?? kind} ${bytes(size)}`));
-      return make("div", { class: "device" }, head, ...bars, make("ul", { class: "legend" }, ...kinds));
+      const note = more ? [make("p", { class: "quiet", text: `Planned is what it takes once it is `
+        + `loaded. Up to ${bytes(more)} may come on top: ${device.later}.` })] : [];
+      return make("div", { class: "device" }, head, ...bars,
+        make("ul", { class: "legend" }, ...kinds), ...note);
     });
   });
   part("memory-table", memoryOf(memory), (devices) => table(["What", "bytes", ""],
     devices.flatMap((device) => [
       ...device.planned.map(([kind, size]) => [`${device.name}, planned: ${kind}`, count(size), bytes(size)]),
-      ...(isNumber(device.resident)
-        ? [[`${device.name}, planned from the start`, count(device.resident), bytes(device.resident)]] : []),
+      ...(isNumber(device.most)
+        ? [[`${device.name}, planned at most`, count(device.most), bytes(device.most)]] : []),
       ...device.used.map(([kind, size]) =>
         [`${device.name}, in use: ${KINDS[kind] ?? kind}`, count(size), bytes(size)]),
     ])));
@@ -343,7 +348,8 @@ function eventLine(note) {
   if (note.state !== null) {
     what.append(make("b", { class: note.state === "failed" ? "failed" : "", text: note.state }), " ");
   }
-  what.append(note.text);
+  const again = note.state !== null && note.text.startsWith(`${note.state} `);
+  what.append(again ? note.text.slice(note.state.length + 1) : note.text);
   return make("li", {}, time, make("span", { class: "who", text: who }), what);
 }
 
@@ -362,18 +368,21 @@ function showSettings(status) {
   say("machine", status.machine ?? "");
   at("given-up").hidden = !status.given_up;
   const because = new Map(status.reasons.map((reason) => [reason.setting, reason]));
-  part("settings-table", [status.settings, status.reasons], ([settings]) => {
-    const rows = Object.entries(settings).map(([name, value]) => {
+  part("settings-list", [status.settings, status.reasons], ([settings]) =>
+    Object.entries(settings).map(([name, value]) => {
       const reason = because.get(name);
-      return make("tr", {}, make("th", { scope: "row", text: name }), make("td", {
-        class: "text", text: value === null ? "by the engine" : String(value),
-      }), make("td", { class: "text", text: reason ? reason.because : "" }),
-      make("td", { class: "text", text: reason ? reason.source : "" }));
-    });
-    const heads = ["Setting", "value", "because", "source"].map((text) =>
-      make("th", { scope: "col", class: "text", text }));
-    return make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
-  });
+      const why = reason ? [make("dd", {
+        class: "because", text: `${reason.because} (${reason.source})`,
+      })] : [];
+      return make("div", {}, make("dt", { text: name }),
+        make("dd", { class: "value", text: setting(name, value) }), ...why);
+    }));
+}
+
+function setting(name, value) {
+  if (value === null) return "not set";
+  if (name.endsWith("_bytes") && value > 0) return bytes(value);
+  return typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
 }
 
 function ordinal(number) {
@@ -454,7 +463,7 @@ function routingParts({ profile }) {
       ["Divergence of the routers (nats)",
         isNumber(routing.router_kl) ? routing.router_kl.toPrecision(3) : "–"]);
   }
-  parts.push(make("div", { class: "scroll" }, table(["What", "value"], rows)));
+  parts.push(make("div", { class: "scroll narrow" }, table(["What", "value"], rows)));
   if (!routing || !routing.layers?.length) {
     parts.push(make("p", { text: "There is no routing to show: the model has no experts, or the two "
       + "could not be compared." }));
@@ -650,8 +659,10 @@ document.addEventListener("visibilitychange", () => {
 
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, at("key").value.trim());
+  sessionStorage.setItem(KEY, at("key").value.replace(/[^\x21-\x7e]/g, ""));
   at("key").value = "";
+  at("key-form").hidden = true;
+  say("state", "connecting");
   follow();
 });
 
