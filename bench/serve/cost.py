@@ -9,7 +9,8 @@ engine, asked at its own port and through the gateway that started it, through L
 same engine; and a llama-server at its own port and through the router that started it.
 
 All of them take turns, in an order that turns round each time, and are compared with the direct one
-of their own round. A round in which other programs took the processors runs again, a few times.
+of their own round. A round in which other programs took the processors runs again, for as long as
+`--patience-seconds` last.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -60,9 +62,6 @@ EVENTS = 64
 LIMIT = 0.08
 """Of the processors' time, taken by other programs, in a round that counts."""
 
-MOST_THROWN_AWAY = 1.0
-"""Times as many rounds as were asked for."""
-
 SHORTEST_SECONDS = 5.0
 LENGTHS = 1.5
 """A round counts requests for so many lengths of an answer, and for `SHORTEST_SECONDS` at least."""
@@ -76,18 +75,21 @@ Round = dict[str, Seen]
 
 
 class Patience:
-    """How long the whole bench may wait for others to leave the processors alone."""
+    """How long the whole bench may wait for others to leave the processors alone, and run again
+    what they disturbed."""
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
         self.waited = 0.0
 
+    def spend(self, seconds: float) -> None:
+        self.left -= seconds
+        self.waited += seconds
+
     def wait(self) -> None:
         if self.left <= 0:
             return
-        waited = quiet.wait(self.left)
-        self.left -= waited
-        self.waited += waited
+        self.spend(quiet.wait(self.left))
 
 
 def measure(front: Front, load: Load, stub_pid: int | None = None) -> Seen:
@@ -104,25 +106,25 @@ class Rounds:
     """Every front once a round. `disturbed` of the kept ones count although others took too much of
     the processors: too many were thrown away."""
 
-    def __init__(self, fronts_: Mapping[str, Front], engines: Mapping[str, int | None]) -> None:
+    def __init__(self, fronts_: Mapping[str, Front], engines: Mapping[str, int]) -> None:
         self.kept: list[Round] = []
         self.thrown_away = self.disturbed = 0
         self._fronts = fronts_
         self._engines = engines
 
-    def run(self, load: Load, rounds: int, patience: Patience, others: bool) -> None:
-        """`others`: whether time that programs other than ours took tells of a disturbance."""
+    def run(self, load: Load, rounds: int, patience: Patience) -> None:
         while len(self.kept) < rounds:
             patience.wait()
-            number = len(self.kept) + self.thrown_away
+            number, began = len(self.kept) + self.thrown_away, time.monotonic()
             names = list(self._fronts)
             seeded = Load(**{**asdict(load), "seed": number + 1})
             seen: Round = {}
             for name in names if number % 2 else reversed(names):
                 seen[name] = measure(self._fronts[name], seeded, self._engines.get(name))
-            most = max(one.taken if others else one.stolen for one in seen.values())
-            if most > LIMIT and self.thrown_away < MOST_THROWN_AWAY * rounds:
+            most = max(one.taken for one in seen.values())
+            if most > LIMIT and patience.left > 0:
                 self.thrown_away += 1
+                patience.spend(time.monotonic() - began)
                 continue
             self.disturbed += most > LIMIT
             self.kept.append({name: seen[name] for name in names})
@@ -166,7 +168,7 @@ def first_word(gap_ms: float, options: argparse.Namespace, patience: Patience) -
             least_words=EVENTS,
         )
         rounds = Rounds(known, {name: _engine_of(front, pid) for name, front in known.items()})
-        rounds.run(load, options.rounds, patience, others=True)
+        rounds.run(load, options.rounds, patience)
     rows = {name: _first_word_row(rounds, name) for name in known}
     return {"gap_ms": gap_ms, "streams": STREAMS, "events": EVENTS, **rounds.to_json(),
             "rows": rows}  # fmt: skip
@@ -228,10 +230,12 @@ def throughput(options: argparse.Namespace, patience: Patience) -> dict[str, Any
         up = stack.enter_context(fronts.moestro_up("demo", options.real_streams, REAL_CONTEXT))
         assert up.engine is not None
         assert up.told is not None
-        known = {DIRECT: Front(up.engine, up.key), MOESTRO: up}
+        key = up.told["key"]
+        known = {DIRECT: Front(up.engine, key), MOESTRO: up}
         bases = {MOESTRO: DIRECT}
+        own = dict.fromkeys((DIRECT, MOESTRO, LITELLM), up.told["pids"][1])
         if "litellm" not in options.without:
-            known[LITELLM] = stack.enter_context(fronts.litellm(up.engine, up.key))
+            known[LITELLM] = stack.enter_context(fronts.litellm(up.engine, key))
             bases[LITELLM] = DIRECT
         server = fronts.llama_server()
         if server is not None and server.program is not None and "router" not in options.without:
@@ -243,7 +247,8 @@ def throughput(options: argparse.Namespace, patience: Patience) -> dict[str, Any
             assert router.engine is not None
             known |= {ROUTED: Front(router.engine), ROUTER: router}
             bases[ROUTER] = ROUTED
-        engine = up.told["pids"][1]
+            inner = fronts.child_of(router.pids[0])
+            own |= {ROUTED: inner, ROUTER: inner}
         load = Load(
             url="",
             key="",
@@ -261,11 +266,10 @@ def throughput(options: argparse.Namespace, patience: Patience) -> dict[str, Any
             seed=0,
             each=REAL_EACH,
         )
-        own = {name: engine for name in (DIRECT, MOESTRO, LITELLM) if name in known}
         warm = Rounds(known, own)
-        warm.run(load, 1, Patience(0), others=False)
+        warm.run(load, 1, Patience(0))
         rounds = Rounds(known, own)
-        rounds.run(load, options.real_rounds, patience, others=False)
+        rounds.run(load, options.real_rounds, patience)
     return {
         "streams": options.real_streams,
         "tokens_per_answer": REAL_TOKENS,
@@ -396,19 +400,29 @@ def main() -> None:
     parser.add_argument("--patience-seconds", type=float, default=600.0)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # takes the children along
     patience = Patience(options.patience_seconds)
     began, load_before = time.time(), os.getloadavg()[0]
-    result = {
+    result: dict[str, Any] = {
         "machine": describe(),
         "command": " ".join(["python -m bench.serve.cost", *sys.argv[1:]]),
         "versions": versions(),
         "load_average_before": load_before,
         "limit": LIMIT,
-        "first_word": [first_word(gap, options, patience) for gap in options.gap_ms],
-        "throughput": throughput(options, patience) if options.real_rounds else None,
+        "first_word": [],
+        "throughput": None,
     }
-    result |= {"seconds": time.time() - began, "waited_seconds": patience.waited}
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+    def keep() -> None:
+        times = {"seconds": time.time() - began, "waited_seconds": patience.waited}
+        options.output.write_text(json.dumps(result | times, indent=1) + "\n")
+
+    for gap in options.gap_ms:
+        result["first_word"].append(first_word(gap, options, patience))
+        keep()
+    if options.real_rounds:
+        result["throughput"] = throughput(options, patience)
+        keep()
     show(result)
 
 

@@ -93,15 +93,15 @@ def stub(events: int, gap_ms: float) -> Iterator[tuple[int, str]]:
 @contextmanager
 def moestro_before(url: str) -> Iterator[Front]:
     with module("bench.serve.gateway", "stub", url) as (pid, told):
-        yield Front(told["url"], pids=(pid,))
+        yield Front(told["url"], told["secret"], (pid,))
 
 
 @contextmanager
 def moestro_up(model: str, streams: int, context: int) -> Iterator[Front]:
-    """The gateway with an engine of its own; `key` is the engine's, the gateway asks for none."""
+    """The gateway with an engine of its own, whose key is in what it told."""
     arguments = ("model", model, str(streams), str(context))
     with module("bench.serve.gateway", *arguments) as (pid, told):
-        yield Front(told["url"], told["key"], (pid,), told["engine"], told)
+        yield Front(told["url"], told["secret"], (pid,), told["engine"], told)
 
 
 @contextmanager

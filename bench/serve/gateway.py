@@ -1,10 +1,10 @@
 """Moestro's gateway in a process of its own, and how to reach its engine without it.
 
     python -m bench.serve.gateway stub URL              # an engine that runs elsewhere
-    python -m bench.serve.gateway model MODEL [STREAMS [CONTEXT]]   # as `moestro up` starts it
+    python -m bench.serve.gateway model MODEL STREAMS CONTEXT   # as `moestro up` starts it
 
-Prints one line of JSON: `url` of the gateway, `engine` and `key` of the engine behind it, `pids` of
-the gateway and the engine (None if it is not the gateway's).
+Prints one line of JSON: `url` and `secret` of the gateway, `engine` and `key` of the engine behind
+it, `pids` of the gateway and the engine (None if it is not the gateway's).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def outside(address: str) -> Service:
     return Service(lambda _request: OutsideEngine(address), request)
 
 
-def own(facing: Facing, model: str, streams: int, context: int) -> Service:
+def own(model: str, streams: int, context: int, facing: Facing) -> Service:
     wishes = Wishes(parallel=streams, context=context, untuned=True)
     return service_for(prepare(model, wishes), facing, lambda _note: None)
 
@@ -69,15 +69,20 @@ def own(facing: Facing, model: str, streams: int, context: int) -> Service:
 async def _main(arguments: list[str]) -> None:
     kind, what, *rest = arguments
     facing = Facing.usual()
-    service = outside(what) if kind == "stub" else own(facing, what, *map(int, rest))
+    if kind == "stub":
+        service = outside(what)
+    else:
+        streams, context = map(int, rest)
+        service = own(what, streams, context, facing)
     listener = bind(port=0)
-    front = facing.front(listener, lambda _text: None, Board(service))
+    front = facing.front(listener, lambda text: print(text, file=sys.stderr), Board(service))
 
     def tell(url: str) -> None:
         engine = service.engine
         assert engine is not None
         found = {
             "url": url,
+            "secret": facing.secret,
             "engine": engine.address,
             "key": engine.api_key,
             "pids": [os.getpid(), engine.pid],
