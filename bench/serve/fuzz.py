@@ -160,7 +160,8 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         host, port = str(place.hostname), int(place.port or 0)
         await chat(running.url)
         for number in range(options.rounds):
-            sums, waits = Sums(), []
+            sums = Sums()
+            waits: list[float] = []
             async with good_client(running.url, waits):
                 await attack(host, port, options, sums)
                 await chat(running.url)
