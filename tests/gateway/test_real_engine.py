@@ -52,7 +52,8 @@ class Place:
         os.kill(self.engine.pid, signal.SIGKILL)
 
     def restart(self) -> None:
-        """Another engine, ready."""
+        """Another engine, ready. One that another test ended may still be followed."""
+        until(lambda: self.health()[0] == 200, 60)
         before = self.service.restarts
         self.kill()
         until(lambda: self.service.restarts > before and self.health()[0] == 200)
