@@ -32,7 +32,7 @@ import aiohttp
 import psutil
 
 from bench.serve.attacks import HELLO, RAW, Got, mangled, send
-from bench.serve.running import Running, up
+from bench.serve.running import Running, keep, up
 from moestro.gateway.http_protocol import HEAD_SECONDS, raise_file_limit
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
@@ -184,7 +184,6 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         async with aiohttp.ClientSession(running.url) as http, http.get("/health") as answer:
             health = await answer.json()
     return {
-        "arguments": vars(options) | {"output": str(options.output)},
         "rounds": rounds,
         "restarts": health["restarts"],
         "schemathesis": schemathesis(options.examples),
@@ -213,9 +212,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("arguments", nargs="*", default=["--parallel", "4", "--context", "1024"])
     options = parser.parse_args()
-    result = asyncio.run(run(options))
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k != "arguments"}, indent=1))
+    keep(options, asyncio.run(run(options)))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def own(model: str, streams: int, context: int, facing: Facing) -> Service:
 
 async def _main(arguments: list[str]) -> None:
     kind, what, *rest = arguments
-    facing = Facing.usual()
+    facing = Facing()
     if kind == "stub":
         service = outside(what)
     else:

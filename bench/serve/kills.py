@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import signal
@@ -29,7 +28,7 @@ import aiohttp
 import openai
 import psutil
 
-from bench.serve.running import Running, up
+from bench.serve.running import Running, keep, up
 
 TIE = 0.5
 """Difference of log-probabilities up to which two tokens count as tied."""
@@ -261,7 +260,6 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
             corrupted = [a for a, tie in zip(parted, ties, strict=True) if not tie]
         memory = psutil.Process(running.pid).memory_info().rss
     return {
-        "arguments": vars(options) | {"output": str(options.output)},
         "kills": len(gaps),
         "away_seconds_median": median(gaps),
         "away_seconds_most": max(gaps),
@@ -284,9 +282,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("arguments", nargs="*", default=["--parallel", "4", "--context", "1024"])
     options = parser.parse_args()
-    result = asyncio.run(run(options))
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k != "arguments"}, indent=1))
+    keep(options, asyncio.run(run(options)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import mmap
 import os
 import tempfile
@@ -25,7 +24,7 @@ import openai
 import psutil
 
 from bench.serve.kills import Answer, Tally, ask, figures, kinds, load, parts_at_a_tie
-from bench.serve.running import Running, up
+from bench.serve.running import Running, keep, up
 from moestro.cli.engine_memory import own_bytes
 from moestro.units import MIB
 
@@ -92,7 +91,6 @@ async def run(options: argparse.Namespace, count: mmap.mmap) -> dict[str, Any]:
             parted = [a for a in tally.answers if a.error is None and a.said != plain[a.kind]]
             ties = [await parts_at_a_tie(client, a, plain[a.kind]) for a in parted]
     return {
-        "arguments": vars(options) | {"output": str(options.output)},
         "budget_bytes": budget,
         "first_bytes": first,
         "load": figures(tally, plain),
@@ -125,8 +123,7 @@ def main() -> None:
         os.environ["MOESTRO_LEAK_BYTES"] = str(options.leak_mib * MIB)
         with mmap.mmap(file.fileno(), 8) as count:
             result = asyncio.run(run(options, count))
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k != "arguments"}, indent=1))
+    keep(options, result)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
@@ -23,6 +25,13 @@ class Running:
         """The engine that runs now: the newest child."""
         children = psutil.Process(self.pid).children()
         return int(max(children, key=lambda child: child.create_time()).pid)
+
+
+def keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Writes a bench's result, with its options, and prints it without them."""
+    arguments = vars(options) | {"output": str(options.output)}
+    options.output.write_text(json.dumps({"arguments": arguments, **result}, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -27,6 +28,9 @@ from tests.tiny_models import write_tiny
 
 START_SECONDS = 100
 """A guard against hanging, not a speed target."""
+
+WORKER = "moestro.engine.llama_cpp.worker"
+"""The embedded engine's process, as its command line ends."""
 
 
 class Up:
@@ -259,21 +263,28 @@ def test_run_starts_a_model_of_its_own_and_leaves_nothing(tiny: Path) -> None:
 
 def test_ctrl_c_during_an_own_answer_is_quiet(tiny: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "moestro", "run", "Hello", "--model", str(tiny)],
+        [sys.executable, "-m", "moestro", "run", "Hello", "--model", str(tiny), "--seed", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     guard = threading.Timer(START_SECONDS, process.kill)
     guard.start()
+    engines: list[psutil.Process] = []
+
+    def started() -> bool:
+        children = psutil.Process(process.pid).children(recursive=True)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            engines[:] = [child for child in children if child.cmdline()[-1:] == [WORKER]]
+        return bool(engines)
+
+    until(started, START_SECONDS)  # before the first word: a short answer may be the whole one
     process.stdout.read(1)
-    engines = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=50)
     guard.cancel()
     assert process.returncode in (0, 130)  # 0: the random model had just said its last word
     assert errors.decode() == f"Starting {tiny} for this call …\n"
-    assert engines
     assert all(gone(engine.pid) for engine in engines)
 
 

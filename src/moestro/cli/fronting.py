@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from moestro.cli.options import INT_MAX
 from moestro.doctor.case import Address
+from moestro.doctor.listening import only_this_machine
 
 if TYPE_CHECKING:
     from moestro.cli.launch import Prepared
@@ -75,26 +75,25 @@ def front_options(function: Decorated) -> Decorated:
     return function
 
 
+def _new_secret() -> str:
+    from moestro.gateway.keys import new_secret
+
+    return new_secret()
+
+
 @dataclass(frozen=True, slots=True)
 class Facing:
     """What the options say. `secret` is the key of this process, which only its user knows."""
 
-    no_keys: bool
-    origins: tuple[str, ...]
-    max_answer_tokens: int | None
-    max_answer_seconds: float | None
-    engine_memory_bytes: int | None
-    unload_seconds: float | None
-    embeddings: bool
-    thinking: bool | None
-    secret: str
-
-    @classmethod
-    def usual(cls) -> Facing:
-        """As without any option."""
-        from moestro.gateway.keys import new_secret
-
-        return cls(False, (), None, None, None, None, False, None, new_secret())
+    no_keys: bool = False
+    origins: tuple[str, ...] = ()
+    max_answer_tokens: int | None = None
+    max_answer_seconds: float | None = None
+    engine_memory_bytes: int | None = None
+    unload_seconds: float | None = None
+    embeddings: bool = False
+    thinking: bool | None = None
+    secret: str = field(default_factory=_new_secret, repr=False)
 
     @classmethod
     def taken_from(cls, options: dict[str, Any]) -> Facing:
@@ -103,7 +102,6 @@ class Facing:
         Raises:
             UsageError: a size or a time that is none.
         """
-        from moestro.gateway.keys import new_secret
         from moestro.units import parse_duration, parse_size
 
         memory, thinking = options.pop("engine_memory"), options.pop("thinking")
@@ -117,7 +115,6 @@ class Facing:
             unload_seconds=None if unload is None else parse_duration(unload),
             embeddings=options.pop("embeddings"),
             thinking=None if thinking is None else thinking == "on",
-            secret=new_secret(),
         )
 
     def request(self, prepared: Prepared) -> EngineRequest:
@@ -137,7 +134,7 @@ class Facing:
         host, port = listener.getsockname()[:2]
         keys = bool(read_keys(keys_path()))
         check_binding(
-            host_is_loopback=_is_loopback(host), keys_exist=keys, open_to_all=self.no_keys
+            host_is_loopback=_only_here(listener), keys_exist=keys, open_to_all=self.no_keys
         )
         return Address(host, port, keys=keys and not self.no_keys, meant_open=self.no_keys)
 
@@ -159,7 +156,7 @@ class Facing:
 
         access = Access(
             KeyRing(on_note=on_note),
-            loopback=_is_loopback(listener.getsockname()[0]),
+            loopback=_only_here(listener),
             open_to_all=self.no_keys,
             own=self.secret,
             origins=self.origins,
@@ -168,5 +165,5 @@ class Facing:
         return Front(access=access, bounds=bounds, reload=reload, board=board)
 
 
-def _is_loopback(host: str) -> bool:
-    return ip_address(host.partition("%")[0]).is_loopback
+def _only_here(listener: socket.socket) -> bool:
+    return only_this_machine((listener.family, listener.getsockname()))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moestro.cli.options import INT_MAX, json_option
+from moestro.gateway.key_file import MOST_NAME, create_key, keys_path, read_keys, revoke_key
+from moestro.gateway.keys import KeyScope
+from moestro.gateway.limits import Limits
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-SCOPES = ("inference", "metrics", "admin")
-MOST_NAME = 80
 
 
 @click.group(name="keys")
@@ -38,7 +38,7 @@ def _check_name(context: click.Context, parameter: click.Parameter, name: str) -
 @click.option(
     "--scope",
     "scopes",
-    type=click.Choice(SCOPES),
+    type=click.Choice([str(scope) for scope in KeyScope]),
     multiple=True,
     default=("inference",),
     show_default=True,
@@ -65,10 +65,6 @@ def create(
     as_json: bool,
 ) -> int:
     """Make a key. Its secret is printed on stdout, this one time."""
-    from moestro.gateway.key_file import create_key
-    from moestro.gateway.keys import KeyScope
-    from moestro.gateway.limits import Limits
-
     limits = Limits(requests_per_minute, concurrent)
     key, secret = create_key(name, [KeyScope(scope) for scope in scopes], limits)
     if as_json:
@@ -85,8 +81,6 @@ def create(
 @json_option
 def list_keys(as_json: bool) -> int:
     """The keys there are, without their secrets, which nobody has kept."""
-    from moestro.gateway.key_file import keys_path, read_keys
-
     keys = read_keys(keys_path())
     if as_json:
         _print_json({"keys": [key.to_json() for key in keys]})
@@ -102,8 +96,6 @@ def list_keys(as_json: bool) -> int:
 @json_option
 def revoke(key_id: str, as_json: bool) -> int:
     """Take a key away for good. Requests in progress are still answered."""
-    from moestro.gateway.key_file import keys_path, read_keys, revoke_key
-
     key = revoke_key(key_id)
     if as_json:
         _print_json({"revoked": key.to_json()})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from moestro.errors import MoestroError, UsageError
-from moestro.hardware.store import data_folder
+from moestro.hardware.store import data_folder, write_whole
 
 SLACK_SECONDS = 2.0
 """How far two readings of a process's start may lie apart."""
@@ -154,6 +153,4 @@ def _read(path: Path) -> Record | None:
 
 def _write(path: Path, record: Record) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(asdict(record), file)
-    os.replace(file.name, path)
+    write_whole(path, json.dumps(asdict(record)).encode())

@@ -22,8 +22,7 @@ from moestro.gateway.meters import RECENT_SECONDS, Ended, Meters, percentile
 from moestro.gateway.service import Note, Service
 
 METRICS, STATUS, EVENTS, ROUTING = "/metrics", "/api/status", "/api/events", "/api/routing"
-METRICS_PATHS = (METRICS, STATUS, EVENTS, ROUTING)
-"""What tells of the service and of nobody's text: one scope of access."""
+"""They tell of the service and of nobody's text: one scope of access."""
 
 EVERY_SECONDS = 2.0
 """Between two readings for those who listen."""

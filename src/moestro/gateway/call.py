@@ -132,6 +132,11 @@ STRING_OR_OBJECT = Check(
     lambda value: isinstance(value, str | dict),
     _one_of("string", "object"),
 )
+STRING_OR_ARRAY = Check(
+    "a string or an array",
+    lambda value: isinstance(value, str | list),
+    _one_of("string", "array"),
+)
 BIAS = Check("an object", lambda value: isinstance(value, dict | list), _one_of("object", "array"))
 PROMPT = Check("a string, an array of strings or an array of tokens", _is_prompt, _PROMPT_SCHEMA)
 TOP_LOGPROBS = Check(
@@ -183,11 +188,7 @@ MESSAGE: Mapping[str, Check] = {
     "model": STRING,
     "messages": MESSAGES,
     "max_tokens": INTEGER,
-    "system": Check(
-        "a string or an array of blocks",
-        lambda value: isinstance(value, str | list),
-        _one_of("string", "array"),
-    ),
+    "system": STRING_OR_ARRAY._replace(expected="a string or an array of blocks"),
     "stream": BOOLEAN,
     "temperature": NUMBER,
     "top_p": NUMBER,
@@ -203,11 +204,7 @@ COUNT: Mapping[str, Check] = {**MESSAGE, "stream": NOT_HERE}
 
 RESPONSE: Mapping[str, Check] = {
     "model": STRING,
-    "input": Check(
-        "a string or an array of items",
-        lambda value: isinstance(value, str | list),
-        _one_of("string", "array"),
-    ),
+    "input": STRING_OR_ARRAY._replace(expected="a string or an array of items"),
     "instructions": STRING,
     "stream": BOOLEAN,
     "max_output_tokens": INTEGER,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from moestro.gateway.board import Board
-from moestro.gateway.outlet import Outlet
+from moestro.gateway.outlet import Outlet, as_long_as_wanted
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -26,16 +26,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._board.listening() as events:
-            work = asyncio.create_task(_pass_on(events, send, scope["method"] == "HEAD"))
-            gone = asyncio.create_task(_client_left(receive))
-            try:
-                await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (work, gone):
-                    task.cancel()
-                await asyncio.wait((work, gone))
-        if not work.cancelled():
-            work.result()
+            await as_long_as_wanted(_pass_on(events, send, scope["method"] == "HEAD"), receive)
 
 
 async def _pass_on(events: asyncio.Queue[bytes | None], send: Send, nothing: bool) -> None:
@@ -44,8 +35,3 @@ async def _pass_on(events: asyncio.Queue[bytes | None], send: Send, nothing: boo
         while not nothing and (event := await events.get()) is not None:
             out.write(event)
             await out.room()
-
-
-async def _client_left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

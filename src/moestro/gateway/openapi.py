@@ -50,10 +50,10 @@ def openapi() -> Json:
             "description": "One OpenAI endpoint in front of an engine.",
         },
         "paths": {
-            "/v1/models": {"get": _get("The model and its limits.")},
+            "/v1/models": {"get": _plain("The model and its limits.")},
             "/v1/models/{name}": {
                 "get": {
-                    **_get("One model.", 404),
+                    **_plain("One model.", 404),
                     "parameters": [
                         {
                             "name": "name", "in": "path", "required": True,
@@ -68,15 +68,15 @@ def openapi() -> Json:
             "/v1/embeddings": _post("Vectors of texts.", calls.EMBEDDING),
             "/v1/messages": _post("Anthropic's messages.", calls.MESSAGE, stream),
             "/v1/messages/count_tokens": _post("How long a prompt is.", calls.COUNT),
-            "/metrics": {"get": _get("For Prometheus.", media=("text/plain",))},
-            "/api/status": {"get": _get("All that the dashboard shows.")},
-            "/api/routing": {"get": _get("The routers as the last verification found them.")},
-            "/api/events": {"get": _get("What happens, as it happens.", 503, media=(stream,))},
-            "/admin/reload": {"post": _order("Reads again what is served.", 409, 501, 502)},
-            "/admin/replace": {"post": _order("Another engine of the same kind.", 409, 502)},
+            "/metrics": {"get": _plain("For Prometheus.", media=("text/plain",))},
+            "/api/status": {"get": _plain("All that the dashboard shows.")},
+            "/api/routing": {"get": _plain("The routers as the last verification found them.")},
+            "/api/events": {"get": _plain("What happens, as it happens.", 503, media=(stream,))},
+            "/admin/reload": {"post": _plain("Reads again what is served.", 409, 501, 502)},
+            "/admin/replace": {"post": _plain("Another engine of the same kind.", 409, 502)},
             "/health": {"get": _health("Whether requests are served.")},
             "/health/ready": {"get": _health("The same.")},
-            "/health/live": {"get": _get("Whether the gateway runs.")},
+            "/health/live": {"get": _plain("Whether the gateway runs.")},
         },
         "components": {
             "schemas": {
@@ -136,22 +136,15 @@ def _answers(summary: str, statuses: Iterable[int], media: Iterable[str]) -> Jso
     return found
 
 
-def _get(summary: str, *more: int, media: Iterable[str] = ("application/json",)) -> Json:
+def _plain(summary: str, *more: int, media: Iterable[str] = ("application/json",)) -> Json:
     return {"summary": summary, "responses": _answers(summary, (*_REFUSED, *more), media)}
 
 
 def _health(summary: str) -> Json:
     """An answer that says how it is, with a status that says so, too."""
-    found = _get(summary, 503)
+    found = _plain(summary, 503)
     found["responses"]["503"]["content"] = {"application/json": {}}
     return found
-
-
-def _order(summary: str, *more: int) -> Json:
-    return {
-        "summary": summary,
-        "responses": _answers(summary, (*_REFUSED, *more), ("application/json",)),
-    }
 
 
 def _post(summary: str, fields: Mapping[str, Check], *media: str) -> Json:

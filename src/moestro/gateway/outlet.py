@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from types import TracebackType
+from typing import Any
 
-from starlette.types import Send
+from starlette.types import Receive, Send
 
 MOST_BYTES = 16 << 20
 """That a client may be behind. An answer of a million tokens is about as long."""
 
 SEND_SECONDS = 120.0
 """How long a client may take nothing at all before its connection is given up."""
+
+
+async def as_long_as_wanted(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Does the work until it is done or the client has left. Raises what the work raises."""
+    doing = asyncio.create_task(work)
+    gone = asyncio.create_task(_client_left(receive))
+    try:
+        await asyncio.wait((doing, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (doing, gone):
+            task.cancel()
+        # Also when this request itself is cancelled: nothing of it may outlive it.
+        await asyncio.wait((doing, gone))
+    if not doing.cancelled():
+        doing.result()
+
+
+async def _client_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class ClientTooSlow(ConnectionError):

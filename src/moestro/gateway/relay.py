@@ -20,7 +20,7 @@ from moestro.gateway.exchange import Exchange, LinkBroken
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.life import FROM_OUTSIDE, Life
 from moestro.gateway.meters import Meters, RequestMeter
-from moestro.gateway.outlet import Outlet
+from moestro.gateway.outlet import Outlet, as_long_as_wanted
 from moestro.gateway.queue import ALONE_FROM, Ticket
 from moestro.gateway.service import Service
 from moestro.gateway.transcript import Api, Diverged, Transcript
@@ -80,18 +80,10 @@ class Relay(Response):
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.create_task(self._work(send))
-        gone = asyncio.create_task(_client_left(receive))
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            await as_long_as_wanted(self._work(send), receive)
         finally:
-            for task in (work, gone):
-                task.cancel()
-            # Also when this request itself is cancelled: nothing of it may outlive it.
-            await asyncio.wait((work, gone))
             self._meter.left()
-        if not work.cancelled():
-            work.result()
 
     async def _work(self, send: Send) -> None:
         async with Outlet(send) as out:
@@ -239,8 +231,3 @@ def _error_in(event: bytes) -> Failure | None:
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         return failure.from_engine(status, data)
     return None
-
-
-async def _client_left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from moestro.hardware.amd import parse_link
 from moestro.hardware.gpu import Link, Version
 from moestro.hardware.gpu_state import GpuProcess, GpuState
 from moestro.hardware.nvidia import within
 from moestro.hardware.tools import read_text
+
+Answer = TypeVar("Answer")
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -38,20 +40,7 @@ def nvidia_states(root: Path, nvml: Any = None) -> tuple[GpuState, ...] | None:
 
     `nvml` stands for the module `pynvml`; `root` for `/`.
     """
-    if nvml is None:
-        try:
-            import pynvml
-        except ImportError:
-            return None
-        nvml = pynvml
-
-    def ask() -> tuple[GpuState, ...] | None:
-        try:
-            return _ask(nvml, root)
-        except nvml.NVMLError:
-            return None
-
-    return within(_TIMEOUT_SECONDS, ask)
+    return _answered(nvml, lambda nvml, cards: _states(nvml, cards, root))
 
 
 def nvidia_memory_of(pid: int, nvml: Any = None) -> tuple[int, int] | None:
@@ -60,6 +49,11 @@ def nvidia_memory_of(pid: int, nvml: Any = None) -> tuple[int, int] | None:
 
     `nvml` stands for the module `pynvml`.
     """
+    return _answered(nvml, lambda _nvml, cards: _memory_of(pid, cards))
+
+
+def _answered(nvml: Any, question: Callable[[Any, Sequence[_Card]], Answer]) -> Answer | None:
+    """What NVML says of its cards; None where it is absent, fails or does not answer in time."""
     if nvml is None:
         try:
             import pynvml
@@ -67,19 +61,11 @@ def nvidia_memory_of(pid: int, nvml: Any = None) -> tuple[int, int] | None:
             return None
         nvml = pynvml
 
-    def ask() -> tuple[int, int] | None:
+    def ask() -> Answer | None:
         try:
-            nvml.nvmlInit()
+            return _ask(nvml, question)
         except nvml.NVMLError:
             return None
-        try:
-            count = nvml.nvmlDeviceGetCount()
-            cards = [_Card(nvml, nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
-            return _memory_of(pid, cards)
-        except nvml.NVMLError:
-            return None
-        finally:
-            nvml.nvmlShutdown()
 
     return within(_TIMEOUT_SECONDS, ask)
 
@@ -116,17 +102,19 @@ def read_link(device: Path) -> Link | None:
     return parse_link(*(read_text(device / name) for name in names))
 
 
-def _ask(nvml: Any, root: Path) -> tuple[GpuState, ...]:
+def _ask(nvml: Any, question: Callable[[Any, Sequence[_Card]], Answer]) -> Answer:
     nvml.nvmlInit()
     try:
-        cuda = _driver_cuda(nvml)
-        handles = [
-            nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())
-        ]
-        return tuple(_state(_Card(nvml, handle), index, cuda, root)
-                     for index, handle in enumerate(handles))  # fmt: skip
+        count = nvml.nvmlDeviceGetCount()
+        cards = [_Card(nvml, nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+        return question(nvml, cards)
     finally:
         nvml.nvmlShutdown()
+
+
+def _states(nvml: Any, cards: Sequence[_Card], root: Path) -> tuple[GpuState, ...]:
+    cuda = _driver_cuda(nvml)
+    return tuple(_state(card, index, cuda, root) for index, card in enumerate(cards))
 
 
 class _Card:
