@@ -127,3 +127,117 @@ async def test_every_stream_on_a_link_that_is_cut_gets_its_last_word(
             assert nothing == b""
             assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "shutting_down"
     assert caplog.text == ""
+
+
+class Keeping:
+    """An engine that says “ok” to every request on a connection, unless it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.connections = self.requests = 0
+        self.writers: list[asyncio.StreamWriter] = []
+        self.head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+        self.close_before_answer = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.writers.append(writer)
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(2)
+                self.requests += 1
+                if self.close_before_answer:
+                    self.close_before_answer = False
+                    break
+                writer.write(self.head + b"ok")
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+@pytest_asyncio.fixture
+async def keeping() -> AsyncIterator[tuple[Keeping, EngineLink]]:
+    engine = Keeping()
+    server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
+    link = EngineLink(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", KEY, 2)
+    yield engine, link
+    await link.close()
+    server.close()
+
+
+async def ok(link: EngineLink) -> None:
+    async with link.post(CHAT, b"{}") as answer:
+        assert await answer.rest() == b"ok"
+
+
+async def test_a_connection_is_used_again(keeping: tuple[Keeping, EngineLink]) -> None:
+    engine, link = keeping
+    for _ in range(5):
+        await ok(link)
+    assert (engine.connections, engine.requests) == (1, 5)
+
+
+async def test_no_more_are_kept_than_allowed(keeping: tuple[Keeping, EngineLink]) -> None:
+    engine, link = keeping
+    for _ in range(2):
+        await asyncio.gather(*(ok(link) for _ in range(6)))
+        await asyncio.sleep(0.02)
+    assert engine.connections == 6 + 4
+    assert sum(not writer.is_closing() for writer in engine.writers) == 2
+
+
+async def test_a_kept_connection_that_the_engine_closes_costs_another_try(
+    keeping: tuple[Keeping, EngineLink],
+) -> None:
+    engine, link = keeping
+    await ok(link)
+    engine.close_before_answer = True
+    await ok(link)
+    assert (engine.connections, engine.requests) == (2, 3)
+    engine.writers[-1].close()
+    await asyncio.sleep(0.02)
+    await ok(link)
+    assert engine.connections == 3
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n",
+    ],
+)
+async def test_an_engine_that_will_close_it_is_believed(
+    keeping: tuple[Keeping, EngineLink], head: bytes
+) -> None:
+    engine, link = keeping
+    engine.head = head
+    await ok(link)
+    await ok(link)
+    assert engine.connections == 2
+
+
+async def test_an_answer_that_nobody_reads_to_its_end_is_not_used_again(
+    keeping: tuple[Keeping, EngineLink],
+) -> None:
+    engine, link = keeping
+    engine.head = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"
+    async with link.post(CHAT, b"{}") as answer:
+        assert await answer.piece() == b"ok"
+    engine.head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+    await ok(link)
+    assert engine.connections == 2
+
+
+async def test_kept_connections_are_closed_in_time(
+    keeping: tuple[Keeping, EngineLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.engine_link.KEEP_SECONDS", 0.05)
+    engine, link = keeping
+    await ok(link)
+    await asyncio.sleep(0.2)
+    assert engine.writers[0].is_closing()
+    await ok(link)
+    assert engine.connections == 2

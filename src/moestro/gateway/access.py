@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers
@@ -272,6 +273,7 @@ def _authority(origin: str) -> str | None:
     return rest if found and scheme else None
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(authority: str) -> bool:
     """Whether a `host[:port]` is a name that only this machine itself has."""
     match = _AUTHORITY.fullmatch(authority)

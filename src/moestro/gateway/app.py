@@ -44,6 +44,9 @@ RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
 
 
+Asked = Callable[[Request], Awaitable[Relay]]
+
+
 @dataclass(frozen=True, slots=True)
 class Front:
     """How an endpoint faces its clients. Without `access` it answers everyone. `reload` reads again
@@ -164,8 +167,17 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     async def replace(request: Request) -> Response:
         return await _replaced(service.replace(because="an administrator asked for it"))
 
+    asked: dict[str, Asked] = {
+        CHAT_COMPLETIONS: chat_completions,
+        COMPLETIONS: completions,
+        MESSAGES: messages,
+        COUNT_TOKENS: count_tokens,
+        RESPONSES: responses,
+        EMBEDDINGS: embeddings,
+    }
     app = Starlette(
         routes=[
+            *(Route(path, answer, methods=["POST"]) for path, answer in asked.items()),
             Route("/", index),
             Route("/dashboard.css", style),
             Route("/dashboard.js", script),
@@ -179,17 +191,14 @@ def create_app(service: Service, front: Front) -> ASGIApp:
             Route("/health/ready", ready),
             Route("/v1/models", list_models),
             Route("/v1/models/{name:path}", one_model),
-            Route(CHAT_COMPLETIONS, chat_completions, methods=["POST"]),
-            Route(COMPLETIONS, completions, methods=["POST"]),
-            Route(MESSAGES, messages, methods=["POST"]),
-            Route(COUNT_TOKENS, count_tokens, methods=["POST"]),
-            Route(RESPONSES, responses, methods=["POST"]),
-            Route(EMBEDDINGS, embeddings, methods=["POST"]),
             Route("/admin/reload", reload, methods=["POST"]),
             Route("/admin/replace", replace, methods=["POST"]),
         ],
         # Inside of Starlette's answer to an unforeseen error, outside of every route.
-        middleware=[] if access is None else _doors(access),
+        middleware=[
+            *([] if access is None else _doors(access)),
+            Middleware(_Straight, asked=asked),
+        ],
         exception_handlers={
             RequestFailed: _request_failed,
             HTTPException: _http_exception,
@@ -296,6 +305,28 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
 class _Json(JSONResponse):
     def render(self, content: Any) -> bytes:
         return json_bytes(content)
+
+
+class _Straight:
+    """Answers what the engine is asked without a look at every route: that is what costs time."""
+
+    def __init__(self, app: ASGIApp, asked: Mapping[str, Asked]) -> None:
+        self._app = app
+        self._asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._asked.get(scope["path"]) if scope["type"] == "http" else None
+        if answer is None or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response: Response = await answer(request)
+        except RequestFailed as refused:
+            response = _respond(request, refused.failure)
+        except ClientDisconnect as gone:
+            response = await _nobody_listens(request, gone)
+        await response(scope, receive, send)
 
 
 class _RequestId:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from starlette.requests import ClientDisconnect, Request
 
 from moestro.gateway import failure
+from moestro.gateway.begun import Begun
 from moestro.gateway.defaults import (
     BODY_IDLE_SECONDS,
     BODY_SECONDS,
@@ -253,8 +254,12 @@ async def read_body(
         if time.monotonic() > until:
             raise RequestFailed(failure.body_too_slow(BODY_SECONDS, whole=True))
         try:
-            async with asyncio.timeout(idle_seconds):
-                message = await request.receive()
+            receiving = Begun(request.receive())
+            if receiving.done:
+                message = receiving.result
+            else:
+                async with asyncio.timeout(idle_seconds):
+                    message = await receiving
         except TimeoutError:
             raise RequestFailed(failure.body_too_slow(idle_seconds)) from None
         if message["type"] == "http.disconnect":
@@ -329,7 +334,7 @@ def _wrong(param: str, expected: str) -> RequestFailed:
 
 def _parse_json(body: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        data = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise RequestFailed(
             failure.bad_request(
@@ -357,6 +362,9 @@ def _parse_json(body: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _too_deep() -> failure.Failure:

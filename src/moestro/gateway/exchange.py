@@ -1,4 +1,4 @@
-"""One HTTP request to an engine and its answer, over a connection of its own.
+"""HTTP requests to an engine and their answers, one after the other on a connection.
 
 Just what an engine on loopback needs, and no more: a general HTTP client takes about as long to
 send a request as everything else that the gateway does for it.
@@ -26,30 +26,44 @@ class LinkBroken(ConnectionError):
 
 
 class Exchange(asyncio.Protocol):
-    """Made for one connection, and used once: `send`, then `piece` until it gives nothing.
+    """Made for one connection: `send`, then `piece` until it gives nothing; and once more, as long
+    as it is `free`.
 
     `on_lost` is told when the connection is gone.
     """
 
     def __init__(self, on_lost: Callable[[Exchange], None] = lambda _exchange: None) -> None:
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable = True
+        self._paused = False
+        self._broken: str | None = None
+        self._begin()
+
+    def _begin(self) -> None:
         self.status = 0
         self.content_type = ""
         """Without its parameters, in small letters."""
 
-        self._on_lost = on_lost
-        self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._unread = self._head_bytes = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._has_head = self._whole = self._bounded = False
-        self._writable = True
-        self._paused = False
-        self._broken: str | None = None
+        self._has_head = self._whole = self._bounded = self._stays = False
 
     @property
     def connected(self) -> bool:
         return self._transport is not None
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self._broken is not None
+
+    @property
+    def free(self) -> bool:
+        """Whether its answer is whole, and the engine keeps the connection for another one."""
+        return self._whole and self._stays and self._broken is None and not self._paused
 
     async def send(self, head: bytes, body: bytes) -> None:
         """Returns with the head of the answer.
@@ -59,6 +73,8 @@ class Exchange(asyncio.Protocol):
         """
         if self._transport is None:
             raise LinkBroken(self._broken or "There is no connection.")
+        if self._whole:
+            self._begin()
         if len(body) <= WRITTEN_AT_ONCE_BYTES:
             self._transport.write(head + body)
         else:
@@ -139,6 +155,9 @@ class Exchange(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no children of it
 
     def data_received(self, data: bytes) -> None:
+        if self._whole:
+            self._fail("The engine said more than its answer.")
+            return
         if not self._has_head:
             self._head_bytes += len(data)
         try:
@@ -187,6 +206,7 @@ class Exchange(asyncio.Protocol):
             return
         self.status = status
         self._has_head = True
+        self._stays = self._bounded and self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)

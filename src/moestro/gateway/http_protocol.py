@@ -6,10 +6,14 @@ import asyncio
 import sys
 from functools import cache
 from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from moestro.gateway import failure, request_id
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -63,10 +67,12 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
-            self._expect_head()
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("too long")
+        if self._in_head and self._head_bytes and not self.transport.is_closing():
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response("too long")
+            else:
+                self._expect_head()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -77,6 +83,10 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_head = True
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.transport = cast(asyncio.Transport, _Gathered(cycle.transport, self.loop))
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(
@@ -107,6 +117,39 @@ class BoundedHttp(HttpToolsProtocol):
             )
         )
         self.transport.close()
+
+
+class _Gathered:
+    """Where one answer is written. Its head waits for what is written in the same turn of the loop:
+    each write to a socket costs as much as all that is done for an event of a stream, and wakes the
+    client."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self._flusher: asyncio.Handle | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._flusher is None:
+            self._head, self._flusher = data, self._loop.call_soon(self._flush)
+            return
+        if self._head is not None:
+            self._flusher.cancel()
+            data, self._head = self._head + data, None
+        self._transport.write(data)
+
+    def _flush(self) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.write(head)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def raise_file_limit() -> None:

@@ -115,7 +115,8 @@ class Life:
         if not NEXT[self._state]:  # a stop that the engine could not obey at that moment
             await self.engine.stop(grace_seconds=0)
             raise EngineStartFailed("The engine was stopped before it was ready.")
-        self._link = EngineLink(self.engine.address, self.engine.api_key)
+        streams = self.request.settings.parallel
+        self._link = EngineLink(self.engine.address, self.engine.api_key, streams)
         self._watch = asyncio.create_task(self._follow(self._link), name=f"engine {self.number}")
         self.idle_since = time.monotonic()
         self._move(EngineState.READY, f"ready after {self.engine.started_seconds or 0:.1f} s")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from types import TracebackType
 from typing import Any
 
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
+
+from moestro.gateway.begun import Begun
 
 MOST_BYTES = 16 << 20
 """That a client may be behind. An answer of a million tokens is about as long."""
@@ -18,22 +20,26 @@ SEND_SECONDS = 120.0
 
 async def as_long_as_wanted(work: Coroutine[Any, Any, None], receive: Receive) -> None:
     """Does the work until it is done or the client has left. Raises what the work raises."""
-    doing = asyncio.create_task(work)
-    gone = asyncio.create_task(_client_left(receive))
+    task = asyncio.current_task()
+    assert task is not None
+    cancelling, has_left = task.cancelling(), False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        has_left = True
+        task.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((doing, gone), return_when=asyncio.FIRST_COMPLETED)
+        await work
+    except asyncio.CancelledError:
+        # Not where somebody else has cancelled this request as well.
+        if not has_left or task.uncancel() > cancelling:
+            raise
     finally:
-        for task in (doing, gone):
-            task.cancel()
-        # Also when this request itself is cancelled: nothing of it may outlive it.
-        await asyncio.wait((doing, gone))
-    if not doing.cancelled():
-        doing.result()
-
-
-async def _client_left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 class ClientTooSlow(ConnectionError):
@@ -41,31 +47,44 @@ class ClientTooSlow(ConnectionError):
 
 
 class Outlet:
-    """Takes an answer as it comes and sends it as the client takes it. On leaving the context the
-    rest is sent."""
+    """Takes an answer as it comes and sends it as the client takes it: at once, while the client
+    keeps up; from a task of its own once it does not. On leaving the context the rest is sent."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._head: Message | None = None
         self._pieces: list[bytes] = []
         self._size = 0
-        self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._ended = False
-        self._more = asyncio.Event()
         self._less = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._sends_since: float | None = None
-        self._next_look: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self._behind: asyncio.Task[None] | None = None
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self._head = (status, headers)
-        self._more.set()
+        head = {"type": "http.response.start", "status": status, "headers": headers}
+        if self._is_behind():
+            self._head = head
+        else:
+            self._out(head)
 
     def write(self, data: bytes) -> None:
+        """
+        Raises:
+            ClientTooSlow: it is given up.
+        """
         if data:
+            self._write(data)
+
+    def end(self, data: bytes = b"") -> None:
+        """Writes the last of the answer: together with its end, which is less work for all."""
+        self._ended = True
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._is_behind():
             self._pieces.append(data)
             self._size += len(data)
-            self._more.set()
+        else:
+            self._out({"type": "http.response.body", "body": data, "more_body": not self._ended})
 
     @property
     def full(self) -> bool:
@@ -74,12 +93,11 @@ class Outlet:
 
     async def room(self) -> None:
         """Returns when it no longer is."""
-        while self.full and self._task is not None and not self._task.done():
+        while self.full and self._is_behind():
             self._less.clear()
             await self._less.wait()
 
     async def __aenter__(self) -> Outlet:
-        self._task = asyncio.create_task(self._run(), name="outlet")
         return self
 
     async def __aexit__(
@@ -88,64 +106,54 @@ class Outlet:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._task is not None
         if error is None:
-            self._ended = True
-            self._more.set()
-        else:
-            self._task.cancel()
+            if not self._ended:
+                self.end()
+        elif self._behind is not None:
+            self._behind.cancel()
+        if self._behind is None:
+            return
         try:
-            await self._task
+            await self._behind
         except asyncio.CancelledError:
-            self._task.cancel()
+            self._behind.cancel()
             if error is None:
                 raise
 
-    async def _run(self) -> None:
-        # One timeout for all that is sent: one for each event would cost as much as its sending.
+    def _is_behind(self) -> bool:
+        """Raises what its task has raised."""
+        if self._behind is not None and self._behind.done():
+            self._behind.result()
+            self._behind = None
+        return self._behind is not None
+
+    def _out(self, message: Message) -> None:
+        sending = Begun(self._send(message))
+        if not sending.done:
+            self._size = len(message.get("body", b""))
+            self._behind = asyncio.create_task(self._catch_up(sending), name="outlet")
+
+    async def _catch_up(self, sending: Awaitable[None]) -> None:
+        """Sends until nothing is left, and the end of the answer if it has come."""
+        size = self._size
         try:
-            async with asyncio.timeout(None) as limit:
-                self._look(limit)
-                try:
-                    await self._send_all()
-                finally:
-                    if self._next_look is not None:
-                        self._next_look.cancel()
+            while True:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await sending
+                self._size -= size
+                self._less.set()
+                if self._head is not None:
+                    sending, size, self._head = self._send(self._head), 0, None
+                elif self._pieces:
+                    body = b"".join(self._pieces)
+                    self._pieces.clear()
+                    message = {
+                        "type": "http.response.body", "body": body, "more_body": not self._ended
+                    }  # fmt: skip
+                    sending, size = self._send(message), len(body)
+                else:
+                    return
         except TimeoutError:
             raise ClientTooSlow(f"took nothing for {SEND_SECONDS:g} s") from None
-
-    def _look(self, limit: asyncio.Timeout) -> None:
-        """Ends the sending if the client has taken nothing for too long, or looks again when it
-        could be so."""
-        now = self._loop.time()
-        due = (now if self._sends_since is None else self._sends_since) + SEND_SECONDS
-        if due <= now:
-            limit.reschedule(now)
-        else:
-            self._next_look = self._loop.call_at(due, self._look, limit)
-
-    async def _send_all(self) -> None:
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            if self._head is not None:
-                (status, headers), self._head = self._head, None
-                await self._out(
-                    {"type": "http.response.start", "status": status, "headers": headers}
-                )
-            pieces, self._pieces = self._pieces, []
-            ended = self._ended
-            if pieces or ended:
-                body = b"".join(pieces)
-                await self._out(
-                    {"type": "http.response.body", "body": body, "more_body": not ended}
-                )
-                self._size -= len(body)
-                self._less.set()
-            if ended:
-                return
-
-    async def _out(self, message: dict[str, object]) -> None:
-        self._sends_since = self._loop.time()
-        await self._send(message)
-        self._sends_since = None
+        finally:
+            self._less.set()

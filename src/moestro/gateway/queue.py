@@ -72,6 +72,10 @@ class Queue:
             + sum(len(line) for line in self._by_key.values())
         )
 
+    @property
+    def _anybody(self) -> bool:
+        return bool(self._interrupted or self._suspects or self._by_key)
+
     def open(self, life: Life, streams: int) -> None:
         """From now on requests go to this engine."""
         self._life = life
@@ -128,6 +132,9 @@ class Queue:
             raise RequestFailed(self._refusal)
         if not ticket.interrupted and self.waiting >= self.most_waiting:
             raise RequestFailed(failure.queue_full(self.most_waiting))
+        if not self._anybody and not ticket.alone and (life := self._free_life()) is not None:
+            life.begin()
+            return life
         with self._waiting(ticket) as place:
             self._serve()
             if place.done():
@@ -150,10 +157,7 @@ class Queue:
 
     def _serve(self) -> None:
         """Gives away the places that are free."""
-        life = self._life
-        while life is not None and life.state is EngineState.READY and self._alone is None:
-            if life.running >= (1 if self._suspects else self._places):
-                return
+        while (life := self._free_life()) is not None:
             ticket = self._next()
             if ticket is None:
                 return
@@ -164,6 +168,13 @@ class Queue:
                 self._alone = ticket
             life.begin()
             ticket.place.set_result(life)
+
+    def _free_life(self) -> Life | None:
+        """The engine, if it has a place for one more."""
+        life = self._life
+        if life is None or self._alone is not None or life.state is not EngineState.READY:
+            return None
+        return life if life.running < (1 if self._suspects else self._places) else None
 
     def _next(self) -> Ticket | None:
         for line in (self._suspects, self._interrupted):

@@ -37,11 +37,11 @@ MOST_TRIES = 50
 MOST_BREAKS = 3
 """How often a living engine may break its connection under one request."""
 
-_STREAM_HEADERS = {
-    "content-type": f"{EVENT_STREAM}; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",  # nginx would collect the stream otherwise
-}
+_STREAM_HEADERS = [
+    (b"content-type", f"{EVENT_STREAM}; charset=utf-8".encode()),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
+]
 _BROKEN = (OSError, EventTooLarge)
 
 
@@ -88,17 +88,27 @@ class Relay(Response):
     async def _work(self, send: Send) -> None:
         async with Outlet(send) as out:
             try:
-                async with asyncio.timeout(self._seconds) as limit:
-                    while not await self._attempt(out):
-                        pass
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                self._fail(failure.took_too_long(self._seconds or 0), out)
+                if self._seconds is None:
+                    await self._carry(out)
+                else:
+                    await self._carry_within(self._seconds, out)
             except RequestFailed as refused:
                 self._fail(refused.failure, out)
             except Diverged:
                 self._fail(failure.diverged(), out)
+
+    async def _carry_within(self, seconds: float, out: Outlet) -> None:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await self._carry(out)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise RequestFailed(failure.took_too_long(seconds)) from None
+
+    async def _carry(self, out: Outlet) -> None:
+        while not await self._attempt(out):
+            pass
 
     async def _attempt(self, out: Outlet) -> bool:
         """Whether the client has its answer: False if an engine broke off and another may do it.
@@ -126,8 +136,7 @@ class Relay(Response):
             return False
         if failed:
             raise RequestFailed(failure.from_engine(answer.status, whole))
-        self._start(out, answer.status, {"content-type": "application/json"}, len(whole))
-        out.write(whole)
+        self._answer(out, answer.status, {"content-type": "application/json"}, whole)
         self._meter.answered(whole)
         return True
 
@@ -181,41 +190,42 @@ class Relay(Response):
         assert self._transcript is not None
         splitter = EventSplitter()
         if not self._started:
-            self._start(out, answer.status, _STREAM_HEADERS)
+            self._started = True
+            out.start(answer.status, _STREAM_HEADERS)
         transcript = self._transcript
         while chunk := await answer.piece():
             events = splitter.feed(chunk)
             life.heard_at = self._meter.heard(events)
+            said: list[bytes] = []
             for event in events:
                 error = _error_in(event)
                 if error is not None:
+                    out.write(b"".join(said))
                     raise RequestFailed(error)
-                out.write(transcript.feed(event))
+                said.append(transcript.feed(event))
                 if transcript.ends_with(event):
-                    out.write(transcript.finish())
+                    out.end(b"".join((*said, transcript.finish())))
                     self._meter.streamed()
                     return
+            out.write(b"".join(said))
             if out.full:
                 await out.room()
         raise LinkBroken("The stream ended without its last event.")
 
-    def _start(
-        self, out: Outlet, status: int, headers: Mapping[str, str], length: int | None = None
-    ) -> None:
+    def _answer(self, out: Outlet, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole one."""
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        if length is not None:
-            raw.append((b"content-length", str(length).encode()))
-        out.start(status, raw)
+        raw.append((b"content-length", str(len(body)).encode()))
         self._started = True
+        out.start(status, raw)
+        out.end(body)
 
     def _fail(self, error: Failure, out: Outlet) -> None:
         self._meter.failed(error.code)
         if self._started:
-            out.write(error.event(self._form))
+            out.end(error.event(self._form))
             return
-        body = error.body(self._form)
-        self._start(out, error.status, error.headers(), len(body))
-        out.write(body)
+        self._answer(out, error.status, error.headers(), error.body(self._form))
 
 
 def _error_in(event: bytes) -> Failure | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 
 HEADER = b"x-request-id"
 
 
 def new_request_id() -> bytes:
-    return f"req_{secrets.token_hex(12)}".encode()
+    return b"req_%024x" % random.getrandbits(96)

@@ -12,7 +12,7 @@ calls are passed on when they are whole, so a broken one was never seen.
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +102,7 @@ class Transcript:
         self._mute = False
         self.diverged = False
         self._replays = bool(request.keys() & _CONSTRAINED)
-        self._seed = secrets.randbelow(1 << 31)
+        self._seed: int | None = None
 
     @property
     def begun(self) -> bool:
@@ -113,6 +113,8 @@ class Transcript:
         """The request, with a seed where it has none: a replay has to draw the same tokens."""
         if "seed" in self._request:
             return self._body
+        if self._seed is None:
+            self._seed = random.getrandbits(31)
         start = self._body.index(b"{") + 1
         return b'%b"seed":%d,%b' % (self._body[:start], self._seed, self._body[start:])
 
