@@ -59,6 +59,8 @@ def test_a_gpu_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
         found = read(os.getpid())
     assert found[DEVICE] == Memory(20 * GIB, 22 * GIB - 256 * MIB)
     assert asked == [os.getpid()], "it takes milliseconds"
+    read(1)
+    assert asked == [os.getpid(), 1], "of another engine nothing is known yet"
 
 
 @pytest.mark.parametrize("verb", ["up", "serve"])

@@ -180,6 +180,46 @@ def test_status_logs_and_stop(tiny: Path) -> None:
     assert "No service" in again.stderr
 
 
+def test_requests_are_logged_if_asked_and_their_words_only_then(tiny: Path) -> None:
+    for how, seen in (("off", False), ("figures", False), ("prompts", True)):
+        with serve(str(tiny), "--context", "512", "--log-requests", how) as serving:
+            assert serving.ask() == "length"
+            if how != "off":
+                told = serving.event("request")
+                assert (told["route"], told["status"]) == ("/v1/completions", 200)
+                assert (told["end"], told["answer_tokens"]) == ("length", 3)
+                assert ("body" in told) is seen
+            logs = moestro("logs").stdout
+        assert ("/v1/completions 200 length" in logs) is (how != "off")
+        assert ("ignore_eos" in logs) is seen
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody(tiny: Path) -> None:
+    """A pipe takes 64 KiB; these requests write more."""
+    command = [
+        *(sys.executable, "-m", "moestro", "serve", str(tiny), "--port", "0"),
+        *("--context", "512", "--log-requests", "prompts"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            line = ""
+            while " at http" not in line:
+                line = process.stderr.readline()
+                assert line, "it ended"
+            url = line.strip().split(" at ")[1]
+            more = {"padding": "y" * 32_000}
+            with openai.OpenAI(api_key="none", base_url=url, max_retries=0, timeout=30) as client:
+                for _ in range(8):
+                    client.completions.create(
+                        model="default", prompt="x", max_tokens=1, extra_body=more
+                    )
+            process.terminate()
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
+
+
 def test_several_services_have_to_be_told_apart(tiny: Path) -> None:
     with serve(str(tiny), "--context", "512") as one, serve(str(tiny), "--context", "512") as two:
         assert len(json.loads(moestro("status", "--json").stdout)["services"]) == 2

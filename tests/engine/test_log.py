@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moestro.engine.log import EngineLog
+import pytest
+
+from moestro.engine.log import BoundedFile, EngineLog
 
 
 def test_lines_are_put_together_from_pieces():
@@ -46,3 +48,35 @@ def test_file_is_bounded(tmp_path: Path):
     assert file.stat().st_size <= 1000
     assert old.stat().st_size <= 1000
     assert (old.read_text() + file.read_text()).splitlines()[-1] == f"{99:099d}"
+
+
+def test_two_may_write_to_one_file(tmp_path: Path):
+    file = tmp_path / "both.log"
+    one, two = BoundedFile(file, 1000), BoundedFile(file, 1000)
+    for number in range(200):
+        assert (one, two)[number % 2].write(b"%09d\n" % number)
+    assert file.stat().st_size <= 1000
+    kept = (file.with_name("both.log.1").read_text() + file.read_text()).splitlines()
+    assert [int(line) for line in kept] == list(range(200 - len(kept), 200))
+    assert len(kept) > 100
+
+
+def test_only_its_owner_reads_it(tmp_path: Path):
+    file = tmp_path / "logs" / "engine.log"
+    BoundedFile(file).write(b"x")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_loses_lines_and_nothing_else():
+    log = EngineLog(file=Path("/dev/full"))
+    log.feed(b"one\n")
+    assert log.tail(1) == ("one",)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    log = EngineLog(file=tmp_path / "file" / "engine.log")
+    log.feed(b"one\n")
+    assert log.tail(1) == ("one",)

@@ -53,7 +53,7 @@ async def test_nothing_has_happened_yet(gateway: Gateway) -> None:
     assert of(found, "vllm:generation_tokens_total") == 0
     for reason in ("stop", "length", "abort", "error"):
         assert of(found, "vllm:request_success_total", finished_reason=reason) == 0
-    for reason in ("crashed", "killed", "hung", "replaced"):
+    for reason in ("crashed", "killed", "hung", "grew", "replaced"):
         assert of(found, "moestro_engine_restarts_total", reason=reason) == 0
     assert of(found, "moestro_engine_state", state="ready") == 1
     assert of(found, "moestro_engine_state", state="failed") == 0

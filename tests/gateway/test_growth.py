@@ -10,6 +10,7 @@ import pytest
 from moestro.engine import EngineRequest
 from moestro.gateway import growth
 from moestro.gateway.growth import DEVICE, HOST, Forecast, GrowthWatch, Memory, Urgency, forecast
+from moestro.gateway.life import Why
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from moestro.gateway.trend import LEAST_FLOORS, MOST_FLOORS, Floor, Floors, theil_sen
@@ -204,6 +205,7 @@ async def test_engines_that_leak_are_replaced_and_nobody_notices(quick: None, pl
     assert service.growth is not None
     assert service.growth.replacements >= 1
     assert service.restarts == 0
+    assert set(service.restart_reasons) == {Why.GREW}
     assert max(len(engine.requests) for engine in maker.made) * read.each < GIB
     told = " ".join(note.text for note in service.notes)
     assert f"its {place} memory grows by 4.00 MiB a request" in told

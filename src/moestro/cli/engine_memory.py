@@ -27,12 +27,13 @@ class MemoryReader:
         self._host_budget = host_budget_bytes
         self._device: tuple[int, int] | None = None
         self._room = 0
+        self._pid: int | None = None
         self._asked = float("-inf")
 
     def __call__(self, pid: int) -> Mapping[str, Memory]:
         from moestro.gateway.growth import DEVICE, HOST, Memory
 
-        if time.monotonic() - self._asked >= RARELY_SECONDS:
+        if pid != self._pid or time.monotonic() - self._asked >= RARELY_SECONDS:
             self._ask_rarely(pid)
         found: dict[str, Memory] = {}
         own = own_bytes(pid)
@@ -48,7 +49,7 @@ class MemoryReader:
         from moestro.hardware.nvidia_state import nvidia_memory_of
 
         self._device, self._room = nvidia_memory_of(pid), _room_bytes()
-        self._asked = time.monotonic()
+        self._pid, self._asked = pid, time.monotonic()
 
 
 def own_bytes(pid: int) -> int | None:

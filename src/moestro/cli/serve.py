@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
-import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from moestro.cli.fronting import Facing, front_options
 from moestro.cli.launch import Prepared, prepare, prepare_plan
 from moestro.cli.options import address_options, engine_options, wishes_of
+from moestro.cli.service_log import ServiceLog
 from moestro.cli.systemd_notify import notify
 from moestro.errors import MoestroError, UsageError
 from moestro.planning import Wishes
-
-if TYPE_CHECKING:
-    from moestro.gateway.service import Note
 
 Prepare = Callable[[], Prepared]
 
@@ -39,9 +35,23 @@ Prepare = Callable[[], Prepared]
     show_default=True,
     help="How events are written to stderr, a line each.",
 )
+@click.option(
+    "--log-requests",
+    type=click.Choice(("off", "figures", "prompts")),
+    default="off",
+    show_default=True,
+    help="Write a line for each request, too: who asked, how it ended, what it took; with "
+    "“prompts” also what it said.",
+)
 @click.option("--anyway", is_flag=True, help="Start despite a finding of severity fail.")
 def command(
-    target: str, host: str, port: int, log_format: str, anyway: bool, **options: Any
+    target: str,
+    host: str,
+    port: int,
+    log_format: str,
+    log_requests: str,
+    anyway: bool,
+    **options: Any,
 ) -> int:
     """Serve until SIGTERM: a MODEL with settings for this machine, or a PLAN (what `moestro plan
     MODEL --json` wrote) with its own.
@@ -57,7 +67,7 @@ def command(
     plan = Path(target) if _is_plan(target) else None
     if plan is not None and wishes != Wishes():
         raise UsageError("A plan has its settings already.", hint="Leave out the other settings.")
-    log = _Log(as_json=log_format == "json")
+    log = ServiceLog(as_json=log_format == "json")
     listener = bind(host, port)
     try:
         where = facing.address(listener)
@@ -71,7 +81,10 @@ def command(
     except BaseException:
         listener.close()
         raise
-    run(lambda: _serve(first, prepared, target, listener, facing, log))
+    try:
+        run(lambda: _serve(first, prepared, target, listener, facing, log, log_requests))
+    finally:
+        log.close()
     return 0
 
 
@@ -91,19 +104,21 @@ async def _serve(
     target: str,
     listener: socket.socket,
     facing: Facing,
-    log: _Log,
+    log: ServiceLog,
+    log_requests: str,
 ) -> None:
     from moestro.cli.about import about
     from moestro.cli.keeping import service_for
     from moestro.cli.services import log_path, registered
+    from moestro.engine.log import BoundedFile
     from moestro.gateway.board import Board
+    from moestro.gateway.request_log import RequestLog
     from moestro.gateway.server import base_url, serve
 
     url = base_url(listener)
-    log.file = log_path(int(listener.getsockname()[1]))
-    with contextlib.suppress(OSError):
-        log.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    service = service_for(prepared, facing, log.note, log.file)
+    log_file = log_path(int(listener.getsockname()[1]))
+    log.file = BoundedFile(log_file)
+    service = service_for(prepared, facing, log.note, log_file)
     board = Board(service, about(prepared))
 
     async def reload() -> None:
@@ -131,36 +146,10 @@ async def _serve(
         log.say("draining", "answers in progress finish, no new ones are taken")
 
     front = facing.front(listener, log.warn, board, reload)
-    with registered(url, prepared.name, target, log.file, facing.secret):
+    if log_requests != "off":
+        front = replace(front, log=RequestLog(log.request, prompts=log_requests == "prompts"))
+    with registered(url, prepared.name, target, log_file, facing.secret):
         await serve(
             service, listener, front, on_ready=on_ready, on_drain=on_drain, on_hangup=on_hangup
         )
     log.say("stopped", "as asked")
-
-
-class _Log:
-    """A line on stderr for each event; `file` gets them too, between the engines' own."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self.file: Path | None = None
-        self._as_json = as_json
-
-    def say(self, event: str, text: str, **more: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = f"{now} {event}: {text}"
-        if self._as_json:
-            line = json.dumps({"at": now, "event": event, "text": text, **more}, ensure_ascii=False)
-        print(line, file=sys.stderr, flush=True)
-        if self.file is not None:
-            with contextlib.suppress(OSError), self.file.open("a", encoding="utf-8") as file:
-                file.write(f"{now} moestro {event}: {text}\n")
-
-    def warn(self, text: str) -> None:
-        self.say("warning", text)
-
-    def note(self, note: Note) -> None:
-        if note.state is None:
-            self.say("engines", note.text)
-        else:
-            said = f"engine {note.engine} {note.state}"
-            self.say(said, note.text, engine=note.engine, state=str(note.state))

@@ -33,6 +33,7 @@ from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.index_page import index_text
 from moestro.gateway.openapi import openapi
 from moestro.gateway.relay import Relay
+from moestro.gateway.request_log import METER, Logged, RequestLog
 from moestro.gateway.service import Service
 from moestro.gateway.transcript import Api
 
@@ -51,12 +52,14 @@ Asked = Callable[[Request], Awaitable[Relay]]
 class Front:
     """How an endpoint faces its clients. Without `access` it answers everyone. `reload` reads again
     what is served and replaces the engine; it raises `MoestroError` where that fails. `board` is
-    what the dashboard shows; without one it shows what the gateway knows by itself."""
+    what the dashboard shows; without one it shows what the gateway knows by itself. `log` is told
+    of every request under /v1."""
 
     access: Access | None = None
     bounds: Bounds = field(default_factory=Bounds)
     reload: Callable[[], Awaitable[None]] | None = None
     board: Board | None = None
+    log: RequestLog | None = None
 
 
 def create_app(service: Service, front: Front) -> ASGIApp:
@@ -125,7 +128,9 @@ def create_app(service: Service, front: Front) -> ASGIApp:
             call = bounds.held(call, api.most)
         _check_model(service, call.model)
         key = caller_of(request.scope).id
-        meter = meters.request() if route != COUNT_TOKENS else None
+        meter = None
+        if route != COUNT_TOKENS:
+            meter = request.scope[METER] = meters.request()
         return Relay(service, route, call, api, key=key, seconds=bounds.seconds, meter=meter)
 
     async def chat_completions(request: Request) -> Relay:
@@ -208,7 +213,10 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     # Outside of everything, also of Starlette's own answer to an unforeseen error.
-    return _RequestId(Counted(app, app.routes, meters))
+    outer: ASGIApp = Counted(app, app.routes, meters)
+    if front.log is not None:
+        outer = Logged(outer, front.log)
+    return _RequestId(outer)
 
 
 def _doors(access: Access) -> list[Middleware]:
@@ -339,7 +347,8 @@ class _RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = (request_id.HEADER, request_id.new_request_id())
+        scope[request_id.IN_SCOPE] = value = request_id.new_request_id()
+        name = (request_id.HEADER, value)
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moestro.gateway.meters import Meters
 
 OTHER = "other"
+ROUTE = "moestro.route"
+"""Where a request's scope holds the route that it was for."""
 
 
 class Counted:
@@ -26,7 +28,7 @@ class Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        route = self._route(scope["path"])
+        route = scope[ROUTE] = self._route(scope["path"])
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":

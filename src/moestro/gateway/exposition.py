@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from moestro import __version__
 from moestro.engine import EngineState
 from moestro.gateway.board import Board
+from moestro.gateway.life import Why
 from moestro.gateway.meters import Tally
 
 Labels = dict[str, str]
@@ -136,12 +137,12 @@ class _Collector(Collector):
         yield state
         restarts = CounterMetricFamily(
             "moestro_engine_restarts",
-            "Engines that followed another one: it crashed, was killed, hung or was replaced.",
+            "Engines that followed another one, by what became of that.",
             labels=[*model, "reason"],
         )
-        for reason in ("crashed", "killed", "hung", "replaced"):
+        for reason in Why:
             count = service.restart_reasons.get(reason, 0)
-            restarts.add_metric([*model.values(), reason], count)
+            restarts.add_metric([*model.values(), str(reason)], count)
         yield restarts
         yield _gauge(
             "moestro_uptime_seconds", "Since the gateway began.", model, service.uptime_seconds

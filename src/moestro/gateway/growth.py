@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from moestro.errors import EngineError
+from moestro.gateway.life import Why
 from moestro.gateway.trend import Floors, Slope
 from moestro.units import MIB, format_bytes
 
@@ -256,7 +257,7 @@ class GrowthWatch:
 
     async def _replace(self, service: Service, life: Life, worst: Forecast) -> None:
         try:
-            await service.replace(because=worst.sentence, of=life)
+            await service.replace(because=worst.sentence, kind=Why.GREW, of=life)
             self.replacements += 1
         except EngineError:  # the service has told why
             self._not_before = time.monotonic() + PAUSE_SECONDS

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from enum import StrEnum
 
 from moestro.engine import Engine, EngineExit, EngineRequest, EngineState
 from moestro.errors import EngineError, EngineStartFailed
@@ -27,6 +28,17 @@ HUNG = "The engine hung: it answered nothing any more, and was killed."
 
 FROM_OUTSIDE = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"})
 """Signals that somebody else sent: an engine that ends by one of them did not crash."""
+
+
+class Why(StrEnum):
+    """One engine follows another: three ends that nobody wanted, two kinds of replacement."""
+
+    CRASHED = "crashed"
+    KILLED = "killed"
+    HUNG = "hung"
+    GREW = "grew"
+    REPLACED = "replaced"
+
 
 OnChange = Callable[["Life", str], None]
 
@@ -77,12 +89,12 @@ class Life:
         return self._state is EngineState.FAILED and self._link is not None
 
     @property
-    def why_it_ended(self) -> str:
-        """In one word, for those who count: *crashed*, *killed* or *hung*."""
+    def why_it_ended(self) -> Why:
+        """For those who count, if nobody wanted it to end."""
         if self.hung:
-            return "hung"
+            return Why.HUNG
         killed = self.exit is not None and self.exit.signal in FROM_OUTSIDE
-        return "killed" if killed else "crashed"
+        return Why.KILLED if killed else Why.CRASHED
 
     @property
     def running(self) -> int:

@@ -186,17 +186,28 @@ def _told(usage: Mapping[str, Any], timings: Mapping[str, Any], reason: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One request that got its whole answer. Times in seconds; None where nothing tells."""
+    """One request that is over. Times in seconds; None where nothing tells."""
 
     at: float
+    reason: str
+    """`stop` or `length`; `abort` if the client left, `error` if there was no answer."""
+
     whole: float
     waited: float
-    first: float | None
-    between: float | None
+    written: int
+    """Tokens, those included that an engine wrote before it ended."""
+
+    prompt: int | None = None
+    cached: int | None = None
+    first: float | None = None
+    between: float | None = None
     """Mean time between two tokens."""
 
-    pause: float | None
+    pause: float | None = None
     """The longest one between two pieces of the stream."""
+
+    failure: str | None = None
+    """The error's code."""
 
 
 @dataclass(slots=True)
@@ -239,11 +250,15 @@ class RequestMeter:
     moment of each piece of a stream from `heard`."""
 
     __slots__ = (
-        "_before", "_done", "_events", "_first", "_from", "_last", "_longest", "_meters",
-        "_tail", "_turn",
+        "_before", "_events", "_first", "_from", "_last", "_longest", "_meters", "_tail", "_turn",
+        "ended", "interrupted",
     )  # fmt: skip
 
     def __init__(self, meters: Meters) -> None:
+        self.ended: Ended | None = None
+        self.interrupted = 0
+        """Engines that ended while it was with them."""
+
         self._meters = meters
         self._from = time.monotonic()
         self._turn: float | None = None
@@ -253,7 +268,6 @@ class RequestMeter:
         self._events = 0
         self._before = 0
         self._tail: deque[bytes] = deque(maxlen=TAIL_EVENTS)
-        self._done = False
 
     def turn(self) -> None:
         """It is with an engine."""
@@ -286,6 +300,7 @@ class RequestMeter:
     def broke(self) -> None:
         """Its engine ended; another one may go on. What it wrote until then counts."""
         self._meters.interrupted += 1
+        self.interrupted += 1
         self._before, self._events = self._before + self._events, 0
         self._tail.clear()
 
@@ -303,35 +318,38 @@ class RequestMeter:
             except (ValueError, RecursionError):
                 data = None
         now = time.monotonic()
-        if self._done:
+        if self.ended is not None:
             return
         said = told([data] if isinstance(data, dict) else [])
         self._close(said, now, streamed=False)
 
     def failed(self, code: str) -> None:
-        if not self._done:
+        if self.ended is None:
             self._meters.failures[code] += 1
-            self._broken_off(ERROR)
+            self._broken_off(ERROR, code)
 
     def left(self) -> None:
         """Nobody waits for it any more. Does nothing after its end."""
-        if not self._done:
+        if self.ended is None:
             self._broken_off(ABORT)
 
-    def _broken_off(self, reason: str) -> None:
-        self._done = True
+    def _broken_off(self, reason: str, code: str | None = None) -> None:
+        written, now = self._before + self._events, time.monotonic()
         self._meters.ends[reason] += 1
-        self._meters.written_tokens += self._before + self._events
+        self._meters.written_tokens += written
+        first = self._first - self._from if self._first is not None else None
+        waited = (self._turn or now) - self._from
+        whole = now - self._from
+        self.ended = Ended(now, reason, whole, waited, written, first=first, failure=code)
 
     def _close(self, said: Told, now: float, *, streamed: bool) -> None:
-        if self._done:
+        if self.ended is not None:
             return
-        self._done = True
         meters = self._meters
         meters.ends[said.reason] += 1
         whole = now - self._from
         meters.whole.add(whole)
-        self._count(said, now, streamed=streamed)
+        written = self._count(said, now, streamed=streamed)
         first = self._first - self._from if self._first is not None else None
         between = None
         if streamed and self._first is not None and said.written and said.written > 1:
@@ -346,9 +364,22 @@ class RequestMeter:
             meters.mean_between_tokens.add(between)
         waited = (self._turn or now) - self._from
         pause = self._longest if streamed and self._longest else None
-        meters.recent.append(Ended(now, whole, waited, first, between, pause))
+        self.ended = Ended(
+            now,
+            said.reason,
+            whole,
+            waited,
+            written,
+            said.prompt,
+            said.cached,
+            first,
+            between,
+            pause,
+        )
+        meters.recent.append(self.ended)
 
-    def _count(self, said: Told, now: float, *, streamed: bool) -> None:
+    def _count(self, said: Told, now: float, *, streamed: bool) -> int:
+        """The tokens of the answer."""
         meters = self._meters
         written = said.written if said.written is not None else self._events
         if streamed:
@@ -367,6 +398,7 @@ class RequestMeter:
             meters.reading.add(said.prompt_seconds)
         if said.write_seconds is not None:
             meters.writing.add(said.write_seconds)
+        return written + self._before
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

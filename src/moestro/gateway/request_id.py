@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 HEADER = b"x-request-id"
+IN_SCOPE = "moestro.request_id"
 
 
 def new_request_id() -> bytes:

@@ -19,7 +19,7 @@ from moestro.errors import EngineError, EngineStartFailed
 from moestro.gateway import failure
 from moestro.gateway.failure import Failure
 from moestro.gateway.growth import GrowthWatch
-from moestro.gateway.life import Life
+from moestro.gateway.life import Life, Why
 from moestro.gateway.pulse import until_silent
 from moestro.gateway.queue import Queue
 from moestro.gateway.served_model import ServedModel
@@ -51,8 +51,6 @@ LOOK_SECONDS = 0.2
 
 MOST_NOTES = 200
 
-REPLACED = "replaced"
-
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -77,11 +75,12 @@ class Note:
 
 @dataclass(slots=True)
 class _Order:
-    """A replacement that somebody wants, of that engine and no other where `of` names one. `done`
-    says when it is there, or why not."""
+    """A replacement that somebody wants, of that engine and no other where `of` names one. `kind`
+    is what it counts as; `done` says when it is there, or why not."""
 
     request: EngineRequest
     because: str
+    kind: Why
     of: Life | None
     done: asyncio.Future[None]
 
@@ -116,7 +115,7 @@ class Service:
         self.growth = growth
         self._unload_seconds = unload_seconds
         self._asleep = False
-        self.restart_reasons: Counter[str] = Counter()
+        self.restart_reasons: Counter[Why] = Counter()
         self.listeners: set[Callable[[Note], None]] = set()
         self._make = make
         self._milder = milder
@@ -250,10 +249,15 @@ class Service:
         )
 
     async def replace(
-        self, request: EngineRequest | None = None, *, because: str, of: Life | None = None
+        self,
+        request: EngineRequest | None = None,
+        *,
+        because: str,
+        kind: Why = Why.REPLACED,
+        of: Life | None = None,
     ) -> None:
         """Another engine in the place of this one, without a request lost. None: of the same kind.
-        Nothing is done if it is no longer `of` that answers.
+        Nothing is done if it is no longer `of` that answers. `kind` is what it counts as.
 
         Raises:
             EngineStartFailed: the new one does not start; the old one stays, or comes back.
@@ -261,7 +265,7 @@ class Service:
         if self._stopping or self._tending is None:
             raise _stopped_early()
         done = asyncio.get_running_loop().create_future()
-        order = _Order(request or self.request, because, of, done)
+        order = _Order(request or self.request, because, kind, of, done)
         self._orders.put_nowait(order)
         await order.done
 
@@ -386,7 +390,7 @@ class Service:
         """The new one starts while the old one still answers."""
         new = await self._started(order.request)
         self.request = order.request
-        self.restart_reasons[REPLACED] += 1
+        self.restart_reasons[order.kind] += 1
         self._old.add(old)
         self.queue.close()
         old.drain(order.because)
@@ -410,7 +414,7 @@ class Service:
             raise
         self.request = order.request
         self._take(new)
-        self.restart_reasons[REPLACED] += 1
+        self.restart_reasons[order.kind] += 1
 
     async def _end(self, old: Life, because: str) -> None:
         if not await old.drained(REPLACE_DRAIN_SECONDS):
