@@ -123,8 +123,71 @@ def write_tiny(
     writer = gguf.GGUFWriter(path, shape.architecture)
     keys = {**shape.metadata, **tokenizer(VOCAB, CHATML), "general.name": f"tiny {name}"}
     keys |= more_keys or {}
+    _add_keys(writer, {key: value for key, value in keys.items() if key not in drop_keys})
+    random = np.random.default_rng(seed)
+    for tensor in shape.tensors:
+        if any(part in tensor.name for part in skip):
+            continue
+        writer.add_tensor(tensor.name, random_f32(tensor.name, tensor.dims, random))
+    _write(writer)
+    return path
+
+
+IMAGE_SIZE, PATCH, MERGE = 32, 8, 2
+IMAGE_TOKENS = (IMAGE_SIZE // PATCH // MERGE) ** 2
+"""Into which every image is turned, whatever its size."""
+
+
+def write_tiny_projector(folder: Path, *, hidden: int = 64, seed: int = 0) -> Path:
+    """A projector with one block of random weights, of the kind that Gemma 3 has, for any of the
+    models above: `hidden` is what they all have."""
+    width, ffn = 48, 96
+    path = folder / "mmproj-tiny.gguf"
+    writer = gguf.GGUFWriter(path, "clip")
+    keys: dict[str, Any] = {
+        "general.type": "mmproj",
+        "clip.has_vision_encoder": True,
+        "clip.projector_type": "gemma3",
+        "clip.use_gelu": True,
+        "clip.vision.image_size": IMAGE_SIZE,
+        "clip.vision.patch_size": PATCH,
+        "clip.vision.embedding_length": width,
+        "clip.vision.feed_forward_length": ffn,
+        "clip.vision.block_count": 1,
+        "clip.vision.projection_dim": hidden,
+        "clip.vision.attention.head_count": 4,
+        "clip.vision.attention.layer_norm_epsilon": 1e-6,
+        "clip.vision.projector.scale_factor": MERGE,
+        "clip.vision.image_mean": [0.5, 0.5, 0.5],
+        "clip.vision.image_std": [0.5, 0.5, 0.5],
+    }
+    _add_keys(writer, keys)
+    shapes: dict[str, tuple[int, ...]] = {
+        "v.patch_embd.weight": (width, 3, PATCH, PATCH),
+        "v.patch_embd.bias": (width,),
+        "v.position_embd.weight": ((IMAGE_SIZE // PATCH) ** 2, width),
+        "v.blk.0.ffn_up.weight": (ffn, width),
+        "v.blk.0.ffn_up.bias": (ffn,),
+        "v.blk.0.ffn_down.weight": (width, ffn),
+        "v.blk.0.ffn_down.bias": (width,),
+        "mm.input_projection.weight": (width, hidden),
+    }
+    for part in ("attn_q", "attn_k", "attn_v", "attn_out"):
+        shapes |= {f"v.blk.0.{part}.weight": (width, width), f"v.blk.0.{part}.bias": (width,)}
+    random = np.random.default_rng(seed)
+    for name, shape in shapes.items():
+        writer.add_tensor(name, random.normal(0, 0.2, shape).astype(np.float32))
+    for norm in ("v.blk.0.ln1", "v.blk.0.ln2", "v.post_ln"):
+        writer.add_tensor(f"{norm}.weight", np.ones(width, np.float32))
+        writer.add_tensor(f"{norm}.bias", np.zeros(width, np.float32))
+    writer.add_tensor("mm.soft_emb_norm.weight", np.ones(width, np.float32))
+    _write(writer)
+    return path
+
+
+def _add_keys(writer: gguf.GGUFWriter, keys: Mapping[str, Any]) -> None:
     for key, value in keys.items():
-        if key == "general.architecture" or key in drop_keys:
+        if key == "general.architecture":
             continue
         if isinstance(value, bool):
             writer.add_bool(key, value)
@@ -136,13 +199,10 @@ def write_tiny(
             writer.add_string(key, value)
         else:
             writer.add_array(key, value)
-    random = np.random.default_rng(seed)
-    for tensor in shape.tensors:
-        if any(part in tensor.name for part in skip):
-            continue
-        writer.add_tensor(tensor.name, random_f32(tensor.name, tensor.dims, random))
+
+
+def _write(writer: gguf.GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path

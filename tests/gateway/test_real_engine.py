@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
+import struct
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ from moestro.engine.llama_cpp.engine import LlamaCppEngine
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from moestro.planning import Settings
-from tests.tiny_models import write_tiny
+from tests.tiny_models import IMAGE_TOKENS, write_tiny, write_tiny_projector
 
 CONTEXT = 4096
 """So much that no generation here comes to its end by itself."""
@@ -77,11 +80,20 @@ def serve() -> Iterator[Callable[..., Any]]:
     """Starts gateways on an event loop beside the test, because the client blocks."""
     with LoopThread() as loop:
 
-        def start(model: Path, name: str, *, embeddings: bool = False, **settings: Any) -> Any:
+        def start(
+            model: Path,
+            name: str,
+            *,
+            embeddings: bool = False,
+            projector: Path | None = None,
+            **settings: Any,
+        ) -> Any:
             @contextmanager
             def running() -> Iterator[Place]:
                 chosen = Settings(context=CONTEXT, parallel=2, threads=1, gpu_layers=0, **settings)
-                request = EngineRequest(model, name, chosen, embeddings=embeddings)
+                request = EngineRequest(
+                    model, name, chosen, projector=projector, embeddings=embeddings
+                )
                 service = Service(LlamaCppEngine, request)
                 client = openai.OpenAI(
                     api_key="a-key-of-the-user", base_url="http://placeholder", max_retries=0
@@ -427,7 +439,7 @@ def told(place: Place, asked: dict[str, Any], kill_after: int | None) -> tuple[A
     calls, finished, probabilities, usage, seen = "", [], 0, None, 0
     options = {"model": "demo", "temperature": 0, "stream_options": {"include_usage": True}}
     before = place.service.restarts
-    with place.openai.chat.completions.create(**options, **asked, stream=True) as stream:
+    with place.openai.chat.completions.create(**{**options, **asked}, stream=True) as stream:
         ids = set()
         for event in stream:
             ids.add(event.id)
@@ -545,3 +557,105 @@ def test_an_engine_that_is_slow_is_left_alone(
     before = demo_place.service.restarts
     told(demo_place, {"messages": STORY, "max_tokens": 3000}, None)
     assert demo_place.service.restarts == before
+
+
+def picture(red: int, green: int, blue: int, size: int = 20) -> str:
+    """A PNG of one colour, base64."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    rows = (b"\0" + bytes((red, green, blue)) * size) * size
+    head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode()
+
+
+RED, BLUE = picture(255, 0, 0), picture(0, 0, 255)
+
+
+def asks_of(*urls: str) -> dict[str, Any]:
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    content: list[Any] = [{"type": "text", "text": "What is this?"}, *parts]
+    return {"model": "default", "messages": [{"role": "user", "content": content}], "max_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def seeing(
+    serve: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Place, int]]:
+    """The demo model with a projector, and the tokens of its question without an image."""
+    projector = write_tiny_projector(tmp_path_factory.mktemp("seeing"), hidden=256)
+    with serve(demo.model_path(), "eyes", projector=projector) as place:
+        answer = place.openai.chat.completions.create(**asks_of())
+        assert answer.usage is not None
+        yield place, answer.usage.prompt_tokens
+
+
+def test_images_are_looked_at(seeing: tuple[Place, int]) -> None:
+    place, without = seeing
+
+    def seen(*images: str) -> tuple[int, list[float]]:
+        urls = [f"data:image/png;base64,{image}" for image in images]
+        more = {"ignore_eos": True, "cache_prompt": False}
+        answer = place.openai.chat.completions.create(
+            **asks_of(*urls), temperature=0, logprobs=True, extra_body=more
+        )
+        assert answer.usage is not None
+        logprobs = answer.choices[0].logprobs
+        assert logprobs is not None
+        return answer.usage.prompt_tokens, [one.logprob for one in logprobs.content or ()]
+
+    red, blue, again = seen(RED), seen(BLUE), seen(RED)
+    assert red == again
+    assert red[1] != blue[1]
+    each = red[0] - without
+    assert each >= IMAGE_TOKENS, "with words around it, in a vocabulary of bytes"
+    assert seen(RED, BLUE)[0] - without == 2 * each
+
+
+def test_an_image_through_a_kill(seeing: tuple[Place, int]) -> None:
+    place, _ = seeing
+    for shade in range(8):  # whose answer is longer than where it is cut
+        image = picture(32 * shade, 0, 255 - 32 * shade)
+        asked = {**asks_of(f"data:image/png;base64,{image}"), "max_tokens": 60}
+        plain = told(place, asked, None)
+        if plain[-1][1] > 8:
+            break
+    same = [told(place, asked, after) == plain for after in (1, 4, 7)]
+    assert sum(same) >= 2
+
+
+def test_an_image_in_anthropic_s_form(seeing: tuple[Place, int]) -> None:
+    place, _ = seeing
+    source = {"type": "base64", "media_type": "image/png", "data": RED}
+    content: list[Any] = [{"type": "image", "source": source}, {"type": "text", "text": "This?"}]
+    with anthropic.Anthropic(api_key="x", base_url=place.url, max_retries=0) as client:
+        asked: dict[str, Any] = {"model": "default", "max_tokens": 4}
+        answer = client.messages.create(**asked, messages=[{"role": "user", "content": content}])
+        bare = client.messages.create(**asked, messages=[{"role": "user", "content": content[1:]}])
+    assert answer.usage.input_tokens - bare.usage.input_tokens >= IMAGE_TOKENS
+
+
+@pytest.mark.parametrize("url", [
+    "http://127.0.0.1:1/a.png", "file:///etc/passwd", "data:image/png;base64,AAAA",
+    f"data:image/png;base64,{RED[:60]}", "data:image/png;base64,%%%", "data:image/png;base64,",
+])  # fmt: skip
+def test_an_image_that_is_none(seeing: tuple[Place, int], url: str) -> None:
+    place, _ = seeing
+    pid = place.engine.pid
+    with pytest.raises(openai.BadRequestError) as refused:
+        place.openai.chat.completions.create(**asks_of(url))
+    error: Any = refused.value.body
+    assert error["message"]
+    assert "Traceback" not in error["message"]
+    assert place.engine.pid == pid
+    assert place.health()[0] == 200
+
+
+def test_an_image_for_a_model_that_sees_none(place: Place) -> None:
+    with pytest.raises(openai.APIStatusError) as refused:
+        place.openai.chat.completions.create(**asks_of(f"data:image/png;base64,{RED}"))
+    error: Any = refused.value.body
+    assert "image" in error["message"] or "mmproj" in error["message"], error
