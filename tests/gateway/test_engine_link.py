@@ -126,7 +126,8 @@ async def test_every_stream_on_a_link_that_is_cut_gets_its_last_word(
             *_, last, nothing = body.split(b"\n\n")
             assert nothing == b""
             assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "shutting_down"
-    assert caplog.text == ""
+    # The stub's own server may complain that nobody listens any more.
+    assert [one for one in caplog.records if one.name != "aiohttp.server"] == []
 
 
 class Keeping:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from moestro.gateway import exchange
 from moestro.gateway.engine_link import EngineLink
@@ -150,6 +151,50 @@ async def test_an_answer_that_nobody_reads_holds_its_engine_up(
         await asyncio.sleep(0.2)
         assert sent < size // 2
         assert len(await whole(found)) == size
+
+
+def chunks(words: int) -> list[bytes]:
+    return [*(b"1\r\nx\r\n" for _ in range(words)), b"0\r\n\r\n"]
+
+
+async def test_what_comes_before_the_next_beat_is_one_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moestro.gateway.engine_link.BEAT_SECONDS", 0.3)
+    async with (
+        link_to(saying(CHUNKED + b"1\r\nx\r\n", *chunks(8))) as link,
+        link.post("/v1/x", b"{}") as answer,
+    ):
+        assert await answer.piece() == b"x"
+        await answer.gather(link.beat())
+        assert await answer.piece() == 8 * b"x"
+        assert await answer.piece() == b""
+        await answer.gather(link.beat())  # nothing is left to wait for
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_link_may_be_cut_before_the_beat(
+    loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.engine_link.BEAT_SECONDS", 30.0)
+
+    async def cut() -> None:
+        async with link_to(saying(CHUNKED, *chunks(100))) as link:
+            closing: asyncio.Task[None] | None = None
+            try:
+                async with link.post("/v1/x", b"{}") as answer:
+                    await answer.piece()
+                    closing = asyncio.create_task(link.close())
+                    await answer.gather(link.beat())
+            except TimeoutError:
+                pass
+            else:
+                pytest.fail("it went on")
+            assert closing is not None
+            await closing
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(cut())
 
 
 async def test_a_head_holds_nothing_that_a_path_could_write_into_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import aiohttp
@@ -92,6 +93,22 @@ async def test_an_engine_s_error_gets_our_envelope(
         assert error["code"] == code
         assert "no such thing" in error["message"]
         assert {"param", "source", "type"} <= set(error)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_fast_streams_are_passed_on_a_few_events_at_a_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    monkeypatch.setattr("moestro.gateway.relay.FAST_SECONDS", 30.0 if fast else 0.0)
+    monkeypatch.setattr("moestro.gateway.engine_link.BEAT_SECONDS", 1.0)
+    began, seen, body = time.monotonic(), [], b""
+    async with gateway.http.post(CHAT, json=ask(tokens=12, pause=0.03)) as response:
+        async for piece in response.content.iter_any():
+            seen.append(time.monotonic() - began)
+            body += piece
+    assert body == b"".join(map(chunk, 2 * WORDS)) + DONE
+    assert seen[0] < 1.0, "the first one comes at once"
+    assert len(seen) <= 4 if fast else len(seen) >= 8
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -17,6 +17,9 @@ KEEP_SECONDS = 2.0
 """How long a connection is kept for the next request: less than engines keep theirs (5 s), so that
 it is ours to close."""
 
+BEAT_SECONDS = 0.01
+"""The time between two beats of a link."""
+
 LEAVE_SECONDS = 2.0
 """How long requests may take to let go of a link that was cut; they need a turn of the loop."""
 
@@ -40,6 +43,7 @@ class EngineLink:
         """With the moment from which on it was; the newest last."""
 
         self._sweep: asyncio.TimerHandle | None = None
+        self._beat: list[asyncio.Future[None]] = []
         self._leases: set[asyncio.Timeout] = set()
         self._open: set[Exchange] = set()
         self._all_left = asyncio.Event()
@@ -165,6 +169,22 @@ class EngineLink:
     def _look(self) -> None:
         if not self._leases and not self._open:
             self._all_left.set()
+
+    def beat(self) -> asyncio.Future[None]:
+        """The next moment at which all fast streams of this engine are read, `BEAT_SECONDS` away at
+        most. They wake once for all of them, and once for all the words since the last time."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        if not self._beat:
+            loop.call_later(BEAT_SECONDS, self._ring)
+        self._beat.append(waiter)
+        return waiter
+
+    def _ring(self) -> None:
+        waiting, self._beat = self._beat, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def close(self) -> None:
         """Ends every request on this link with a TimeoutError, wherever it waits."""

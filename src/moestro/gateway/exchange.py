@@ -7,7 +7,7 @@ send a request as everything else that the gateway does for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import httptools
@@ -111,6 +111,17 @@ class Exchange(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return found
+
+    async def gather(self, until: Awaitable[None]) -> None:
+        """Reads nothing until then: what comes meanwhile is one piece."""
+        if self._transport is None or self._whole:
+            return
+        self._transport.pause_reading()
+        try:
+            await until
+        finally:
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
 
     async def rest(self, limit_bytes: int | None = None) -> bytes:
         """The body, or as much of it as the limit allows.

@@ -19,6 +19,7 @@ from moestro.gateway.app import Front, create_app
 from moestro.gateway.board import Board
 from moestro.gateway.defaults import DEFAULT_HOST, DEFAULT_PORT, DRAIN_SECONDS
 from moestro.gateway.http_protocol import BoundedHttp, raise_file_limit
+from moestro.gateway.promptly import forget_the_start, run_promptly
 from moestro.gateway.service import Service
 
 Result = TypeVar("Result")
@@ -181,6 +182,7 @@ async def serve(
         EngineStartFailed: the engine did not come up.
     """
     raise_file_limit()
+    run_promptly()
     with _signals() as signals, _hangups(on_hangup):
         web = _Web(service, listener, front or Front())
         start = asyncio.create_task(service.start(), name="engine-start")
@@ -189,6 +191,7 @@ async def serve(
             await asyncio.wait((start, stop, web.task), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
                 start.result()
+                forget_the_start()
                 if on_ready is not None:
                     on_ready(web.url)
                 await asyncio.wait((stop, web.task), return_when=asyncio.FIRST_COMPLETED)
