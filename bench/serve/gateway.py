@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from moestro.cli.fronting import Facing
-from moestro.cli.keeping import service_for
+from moestro.cli.keeping import Served, service_for
 from moestro.cli.launch import prepare
 from moestro.engine import EngineExit, EngineRequest, EngineState
 from moestro.gateway.board import Board
@@ -63,7 +63,7 @@ def outside(address: str) -> Service:
 
 def own(model: str, streams: int, context: int, facing: Facing) -> Service:
     wishes = Wishes(parallel=streams, context=context, untuned=True)
-    return service_for(prepare(model, wishes), facing, lambda _note: None)
+    return service_for(Served(prepare(model, wishes)), facing, lambda _note: None)
 
 
 async def _main(arguments: list[str]) -> None:

@@ -41,7 +41,7 @@ def test_the_budget_is_what_was_said_or_what_the_machine_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine_memory, "own_bytes", lambda _: GIB)
-    monkeypatch.setattr(engine_memory, "_room_bytes", lambda: 3 * GIB - SPARE_BYTES)
+    monkeypatch.setattr(engine_memory, "room_bytes", lambda: 3 * GIB - SPARE_BYTES)
     assert MemoryReader(2 * GIB)(1) == {HOST: Memory(GIB, 2 * GIB)}
     assert MemoryReader()(1) == {HOST: Memory(GIB, 4 * GIB - SPARE_BYTES)}
 

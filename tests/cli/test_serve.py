@@ -22,6 +22,7 @@ import openai
 import psutil
 import pytest
 
+from moestro.cli.services import key_for, registered, running
 from tests.tiny_models import write_tiny
 
 START_SECONDS = 60.0
@@ -296,3 +297,44 @@ def test_what_is_no_plan_is_refused_in_a_sentence(
     assert done.returncode == status
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_record_that_is_damaged_or_another_process_s_counts_for_nothing(
+    tiny: Path, data: Path
+) -> None:
+    folder = data / "services"
+    with registered("http://127.0.0.1:1234", "m", "m", None, "secret", [tiny]) as renew:
+        (mine,) = running()
+        assert mine.holds(tiny)
+        assert key_for("http://127.0.0.1:1234/v1") == "secret"
+        assert key_for("http://localhost:1234/v1") is None, "that may be somebody else"
+        renew("other", [tiny.parent])
+        (mine,) = running()
+        assert (mine.model, mine.holds(tiny)) == ("other", False)
+        good = json.loads((folder / "1234.json").read_text())
+        for wrong in (
+            {"started_ticks": 1}, {"pid": -1}, {"pid": 1 << 80}, {"url": "http://h:99999"},
+            {"files": None}, {"started_at": "x"},
+        ):  # fmt: skip
+            (folder / "1234.json").write_text(json.dumps(good | wrong))
+            assert running() == []
+        (folder / "1234.json").write_text("[" * 60_000)
+        assert running() == []
+    assert not running()
+
+
+def test_what_is_served_is_not_removed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = tiny.parent / "hub" / "models--one--two"
+    snapshot, blob = hub / "snapshots" / "1", hub / "blobs" / "abc"
+    snapshot.mkdir(parents=True)
+    blob.parent.mkdir()
+    shutil.copy(tiny, blob)
+    for name in ("served.gguf", "mmproj-F16.gguf"):
+        (snapshot / name).symlink_to(blob)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tiny.parent / "hub"))
+    with registered("http://127.0.0.1:1234", "x", "x", None, "s", [snapshot / "served.gguf"]):
+        for name in ("served", "mmproj-F16"):
+            refused = moestro("models", "remove", name, "--yes")
+            assert refused.returncode == 2
+            assert "is served at http://127.0.0.1:1234" in refused.stderr
+    assert moestro("models", "remove", "served", "--yes").returncode == 0

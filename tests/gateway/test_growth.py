@@ -153,6 +153,22 @@ def test_caches_that_end_beyond_the_budget_are_no_excuse() -> None:
 def test_a_budget_that_was_crossed_from_the_start_is_no_reason() -> None:
     """Another engine would need as much."""
     assert forecast_of(floors_of([3 * GIB] * 200), 3 * GIB, 2 * GIB).urgency is Urgency.NONE
+    filling = [3 * GIB + n * MIB for n in range(200)]
+    assert forecast_of(floors_of(filling), filling[-1], 2 * GIB).urgency is Urgency.NONE
+
+
+async def test_the_rate_is_that_of_the_last_minute() -> None:
+    service = Service(Maker(), stub_request())
+    await service.start()
+    assert service.life is not None
+    watched = growth._Watched(service.life, begun=0.0, answered=500)
+    watched.lately.append((86_340.0, 499))
+    watched.lately.append((86_370.0, 500))
+    assert watched.rate(86_400.0) == pytest.approx(1 / 60)
+    watched.answered = 800
+    assert watched.rate(86_400.0) == pytest.approx(301 / 60)
+    assert watched.rate(86_420.0) == pytest.approx(300 / 50)
+    await service.stop()
 
 
 def test_before_fifty_requests_nothing_is_believed() -> None:

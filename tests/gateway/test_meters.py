@@ -174,3 +174,38 @@ def test_what_a_lost_engine_wrote_counts_and_so_does_what_nobody_heard_to_the_en
     assert (meters.interrupted, meters.written_tokens) == (1, 3)
     assert meters.ends == {"abort": 1}
     assert sum(meters.waited.counts) == 1  # the wait for the first engine
+
+
+def test_anthropic_s_form_has_its_prompt_at_the_beginning() -> None:
+    meters = Meters()
+    meter = meters.request()
+    usage = {"input_tokens": 5, "cache_read_input_tokens": 7, "output_tokens": 0}
+    meter.heard([event(type="message_start", message={"usage": usage})])
+    for _ in range(9):
+        meter.heard([event(type="content_block_delta")])
+    meter.heard([event(type="message_delta", usage={"output_tokens": 9})])
+    meter.streamed()
+    assert (meters.prompt_tokens, meters.cached_tokens, meters.written_tokens) == (12, 7, 9)
+
+
+@pytest.mark.parametrize(("had", "prompt", "written"), [(4, 24, 6), (0, 20, 10)])
+def test_an_answer_of_two_engines_counts_once(had: int, prompt: int, written: int) -> None:
+    """The second one goes on behind four tokens, or tells all of it again."""
+    meters = Meters()
+    meter = meters.request()
+    meter.heard([event(choices=[])] * 5)
+    meter.broke()
+    meter.resumes(had)
+    usage = {"prompt_tokens": prompt, "completion_tokens": written}
+    meter.heard([event(usage=usage)])
+    meter.streamed()
+    assert meter.ended is not None
+    assert (meter.ended.prompt, meter.ended.written) == (20, 10)
+    assert (meters.prompt_tokens, meters.written_tokens) == (20, 10)
+
+
+def test_cached_tokens_without_timings() -> None:
+    details = {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 6}}
+    assert told([{"usage": details}]).cached == 6
+    details = {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 5}}
+    assert told([{"usage": details}]).cached == 5

@@ -48,7 +48,7 @@ class MemoryReader:
     def _ask_rarely(self, pid: int) -> None:
         from moestro.hardware.nvidia_state import nvidia_memory_of
 
-        self._device, self._room = nvidia_memory_of(pid), _room_bytes()
+        self._device, self._room = nvidia_memory_of(pid), room_bytes()
         self._pid, self._asked = pid, time.monotonic()
 
 
@@ -70,8 +70,9 @@ def own_bytes(pid: int) -> int | None:
         return None
 
 
-def _room_bytes() -> int:
-    """What an engine can still have, within a container's limit; less than nothing in need."""
+def room_bytes() -> int:
+    """What an engine, or one more of them, can still have, within a container's limit; less than
+    nothing in need."""
     import psutil
 
     from moestro.hardware.limits import read_limits

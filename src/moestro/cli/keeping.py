@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moestro.cli.engine_memory import SPARE_BYTES, MemoryReader
+from moestro.cli.engine_memory import MemoryReader, room_bytes
 from moestro.cli.fronting import Facing
 from moestro.cli.launch import Prepared
 from moestro.engine import EngineRequest
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from moestro.gateway.service import Note, Service
 
 
+class Served:
+    """What is served now; another one after a reload."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.now = prepared
+
+
 def service_for(
-    prepared: Prepared,
+    served: Served,
     facing: Facing,
     on_note: Callable[[Note], None],
     log_file: Path | None = None,
@@ -33,11 +40,11 @@ def service_for(
     from moestro.gateway.growth import GrowthWatch
     from moestro.gateway.service import Service
 
-    fixed = {reason.setting for reason in prepared.plan.reasons if reason.source == "user"}
-
     def milder(request: EngineRequest, error: EngineError) -> tuple[EngineRequest, str] | None:
         if not isinstance(error, EngineOutOfMemory):
             return None
+        prepared = served.now
+        fixed = {reason.setting for reason in prepared.plan.reasons if reason.source == "user"}
         step = next_step(
             request.settings,
             expert_blocks=len(expert_blocks(prepared.model)),
@@ -50,15 +57,17 @@ def service_for(
         return replace(request, settings=settings), f"{error.sentence} {given_up}"
 
     def fits_beside(request: EngineRequest) -> bool:
-        return _fits_beside(prepared, request)
+        return _fits_beside(served.now, request)
 
     return Service(
         partial(make_engine, log_file=log_file),
-        facing.request(prepared),
+        facing.request(served.now),
         milder=milder,
         fits_beside=fits_beside,
         on_note=on_note,
-        growth=GrowthWatch(MemoryReader(facing.engine_memory_bytes), _cache_bytes(prepared)),
+        growth=GrowthWatch(
+            MemoryReader(facing.engine_memory_bytes), lambda: _cache_bytes(served.now)
+        ),
         unload_seconds=facing.unload_seconds,
     )
 
@@ -73,7 +82,5 @@ def _fits_beside(prepared: Prepared, request: EngineRequest) -> bool:
     plans fill the card."""
     if prepared.plan.hardware.gpus:
         return False
-    import psutil
-
     takes = prepared.planner.trial(request.settings).takes_bytes.get(HOST)
-    return takes is not None and takes + SPARE_BYTES <= psutil.virtual_memory().available
+    return takes is not None and takes <= room_bytes()

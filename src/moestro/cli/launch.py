@@ -54,6 +54,13 @@ class Prepared:
         """What clients call the model."""
         return model_name(self.path)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that an engine reads: the model's parts and its projector."""
+        projector = self.model.projector
+        beside = [Path(projector.location)] if projector and projector.location else []
+        return (self.path, *(Path(file.location) for file in self.model.files), *beside)
+
     def request(self, *, embeddings: bool = False, thinking: bool | None = None) -> EngineRequest:
         projector = self.model.projector
         beside = Path(projector.location) if projector and projector.location else None

@@ -65,11 +65,11 @@ def remove_model(name: str, yes: bool, as_json: bool) -> int:
     from moestro.words import shown
 
     found = find(name)
-    stem = found.name.rpartition("/")[2]
-    serving = [record for record in running() if record.model == stem]
+    serving = [record for record in running() if any(map(record.holds, found.paths))]
     if serving:
         raise UsageError(
-            f"{shown(stem)} is served at {serving[0].url}.", hint="moestro stop ends it first."
+            f"{shown(found.name.rpartition('/')[2])} is served at {serving[0].url}.",
+            hint="moestro stop ends it first.",
         )
     if not yes:
         if as_json or not sys.stdin.isatty():

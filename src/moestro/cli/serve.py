@@ -17,7 +17,7 @@ from moestro.cli.launch import Prepared, prepare, prepare_plan
 from moestro.cli.options import address_options, engine_options, wishes_of
 from moestro.cli.service_log import ServiceLog
 from moestro.cli.systemd_notify import notify
-from moestro.errors import MoestroError, UsageError
+from moestro.errors import EngineError, MoestroError, UsageError
 from moestro.planning import Wishes
 
 Prepare = Callable[[], Prepared]
@@ -108,7 +108,7 @@ async def _serve(
     log_requests: str,
 ) -> None:
     from moestro.cli.about import about
-    from moestro.cli.keeping import service_for
+    from moestro.cli.keeping import Served, service_for
     from moestro.cli.services import log_path, registered
     from moestro.engine.log import BoundedFile
     from moestro.gateway.board import Board
@@ -118,16 +118,26 @@ async def _serve(
     url = base_url(listener)
     log_file = log_path(int(listener.getsockname()[1]))
     log.file = BoundedFile(log_file)
-    service = service_for(prepared, facing, log.note, log_file)
+    served = Served(prepared)
+    service = service_for(served, facing, log.note, log_file)
     board = Board(service, about(prepared))
+    ready = False
 
     async def reload() -> None:
+        if not ready:
+            raise EngineError(
+                "The first engine still loads; it is not loaded again before.",
+                hint="Try again when it is ready.",
+            )
         notify("RELOADING=1")
+        before = served.now
         try:
-            fresh = await asyncio.to_thread(again)
+            served.now = fresh = await asyncio.to_thread(again)
             await service.replace(facing.request(fresh), because="it was loaded again")
             board.about = about(fresh)
+            renew(fresh.name, fresh.files)
         except MoestroError as error:
+            served.now = before
             log.warn(f"not loaded again, the engine stays as it was: {error.sentence}")
             raise
         finally:
@@ -138,6 +148,8 @@ async def _serve(
             await reload()
 
     def on_ready(at: str) -> None:
+        nonlocal ready
+        ready = True
         log.say("ready", f"{service.model.name} at {at}/v1")
         notify("READY=1\nSTATUS=ready")
 
@@ -148,7 +160,7 @@ async def _serve(
     front = facing.front(listener, log.warn, board, reload)
     if log_requests != "off":
         front = replace(front, log=RequestLog(log.request, prompts=log_requests == "prompts"))
-    with registered(url, prepared.name, target, log_file, facing.secret):
+    with registered(url, prepared.name, target, log_file, facing.secret, prepared.files) as renew:
         await serve(
             service, listener, front, on_ready=on_ready, on_drain=on_drain, on_hangup=on_hangup
         )

@@ -16,8 +16,8 @@ from moestro.words import plain
 if TYPE_CHECKING:
     from moestro.gateway.service import Note
 
-MOST_LINES = 10_000
-"""That wait for whoever reads stderr; more are dropped, and counted."""
+MOST_WAITING = 4 << 20
+"""Letters that wait for whoever reads stderr; more are dropped, and the lines counted."""
 
 CLOSE_SECONDS = 2.0
 
@@ -29,7 +29,8 @@ class ServiceLog:
     def __init__(self, *, as_json: bool) -> None:
         self.file: BoundedFile | None = None
         self._as_json = as_json
-        self._lines: queue.Queue[tuple[str, str] | None] = queue.Queue(MOST_LINES)
+        self._lines: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+        self._put = self._written = 0
         self._dropped = 0
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
@@ -37,15 +38,18 @@ class ServiceLog:
     def say(self, event: str, text: str, **more: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            self.say("warning", f"{dropped} lines were left out: nobody read them in time")
+            text = f"{text} (before it {self._dropped} lines were left out: nobody read them)"
         line = f"{now} {event}: {text}"
         if self._as_json:
             line = json.dumps({"at": now, "event": event, "text": text, **more}, ensure_ascii=False)
-        try:
-            self._lines.put_nowait((line, f"{now} moestro {event}: {text}"))
-        except queue.Full:
+        lines = line, f"{now} moestro {event}: {text}"
+        size = sum(map(len, lines))
+        if self._put - self._written + size > MOST_WAITING:
             self._dropped += 1
+            return
+        self._dropped = 0
+        self._put += size
+        self._lines.put(lines)
 
     def warn(self, text: str) -> None:
         self.say("warning", text)
@@ -62,10 +66,7 @@ class ServiceLog:
 
     def close(self) -> None:
         """Waits a moment until all is written."""
-        try:
-            self._lines.put(None, timeout=CLOSE_SECONDS)
-        except queue.Full:
-            return
+        self._lines.put(None)
         self._writer.join(CLOSE_SECONDS)
 
     def _write(self) -> None:
@@ -77,3 +78,5 @@ class ServiceLog:
                 print(shown if self._as_json else plain(shown), file=sys.stderr, flush=True)
             except OSError:  # its reader is gone; the file goes on
                 continue
+            finally:
+                self._written += sum(map(len, lines))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from moestro.errors import MoestroError, UsageError
 from moestro.hardware.store import data_folder, write_whole
 
 SLACK_SECONDS = 2.0
-"""How far two readings of a process's start may lie apart."""
+"""How far two readings of a process's start may lie apart, where it is read from a clock."""
 
 MOST_BYTES = 1 << 16
 
@@ -23,8 +23,10 @@ MOST_BYTES = 1 << 16
 @dataclass(frozen=True, slots=True)
 class Record:
     """`started_at` is when the process began, in seconds since the epoch: a number may be given to
-    another process later. `log` is where its engines' words go, None if nowhere. `key` lets this
-    user's other commands do everything there; the file is for this user alone."""
+    another process later. `started_ticks` says the same on Linux, in the kernel's ticks since it
+    booted, which no change of the clock moves. `files` are the model's, with their whole paths.
+    `log` is where its engines' words go, None if nowhere. `key` lets this user's other commands do
+    everything there; the file is for this user alone."""
 
     pid: int
     started_at: float
@@ -33,10 +35,16 @@ class Record:
     target: str
     log: str | None
     key: str = field(repr=False)
+    started_ticks: int | None = None
+    files: tuple[str, ...] = ()
 
     @property
     def port(self) -> int:
         return urlsplit(self.url).port or 0
+
+    def holds(self, path: Path) -> bool:
+        """Whether it serves from that file."""
+        return str(path.resolve()) in self.files
 
 
 def log_path(port: int) -> Path:
@@ -44,9 +52,12 @@ def log_path(port: int) -> Path:
 
 
 @contextmanager
-def registered(url: str, model: str, target: str, log: Path | None, key: str) -> Iterator[Record]:
-    """This process serves there, for as long as the context lasts. A folder that cannot be written
-    costs nothing but `status`, `stop` and `logs`."""
+def registered(
+    url: str, model: str, target: str, log: Path | None, key: str, files: Sequence[Path] = ()
+) -> Iterator[Callable[[str, Sequence[Path]], None]]:
+    """This process serves there, for as long as the context lasts. What it gives is to be told when
+    it serves another model from other files. A folder that cannot be written costs nothing but
+    `status`, `stop` and `logs`."""
     import psutil
 
     record = Record(
@@ -57,12 +68,21 @@ def registered(url: str, model: str, target: str, log: Path | None, key: str) ->
         target=target,
         log=None if log is None else str(log),
         key=key,
+        started_ticks=_ticks(os.getpid()),
+        files=_whole(files),
     )
     path = _folder() / f"{record.port}.json"
     with contextlib.suppress(OSError):
         _write(path, record)
+
+    def renew(model: str, files: Sequence[Path]) -> None:
+        nonlocal record
+        record = replace(record, model=model, files=_whole(files))
+        with contextlib.suppress(OSError):
+            _write(path, record)
+
     try:
-        yield record
+        yield renew
     finally:
         with contextlib.suppress(OSError):
             if _read(path) == record:
@@ -105,12 +125,15 @@ KEY_VARIABLES = ("MOESTRO_API_KEY", "OPENAI_API_KEY")
 
 def key_for(url: str) -> str | None:
     """What to show at an endpoint: the key of the service of this user that has that address, or
-    what the environment holds for others. None sends none."""
+    what the environment holds for others. None sends none.
+
+    A service is known by its address, and not as “localhost”: that may lead to somebody else, who
+    listens at the same port of ::1.
+    """
     asked = urlsplit(url)
     for record in running():
         its = urlsplit(record.url)
-        names = {its.hostname, "localhost"}
-        if asked.port == its.port and asked.hostname in names and asked.scheme == its.scheme:
+        if (asked.scheme, asked.hostname, asked.port) == (its.scheme, its.hostname, its.port):
             return record.key
     return next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
 
@@ -128,9 +151,26 @@ def lives(record: Record) -> bool:
         with process.oneshot():
             ended = process.status() == psutil.STATUS_ZOMBIE
             created = process.create_time()
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):
         return False
-    return not ended and abs(created - record.started_at) < SLACK_SECONDS
+    if ended:
+        return False
+    if record.started_ticks is not None:
+        return _ticks(record.pid) == record.started_ticks
+    return abs(created - record.started_at) < SLACK_SECONDS
+
+
+def _ticks(pid: int) -> int | None:
+    """When a process began, from /proc; None where there is none."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_bytes()
+        return int(said.rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _whole(files: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(str(path.resolve()) for path in files)
 
 
 def _read(path: Path) -> Record | None:
@@ -138,7 +178,7 @@ def _read(path: Path) -> Record | None:
     try:
         with path.open("rb") as file:
             data = json.loads(file.read(MOST_BYTES))
-        return Record(
+        record = Record(
             int(data["pid"]),
             float(data["started_at"]),
             str(data["url"]),
@@ -146,9 +186,13 @@ def _read(path: Path) -> Record | None:
             str(data["target"]),
             None if data["log"] is None else str(data["log"]),
             str(data["key"]),
+            None if data["started_ticks"] is None else int(data["started_ticks"]),
+            tuple(str(file) for file in data["files"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+        known = record.port > 0  # a ValueError where it is no port at all
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
+    return record if known else None
 
 
 def _write(path: Path, record: Record) -> None:

@@ -64,6 +64,9 @@ def _health(record: Record) -> dict[str, Any] | None:
 def _show(found: list[tuple[Record, dict[str, Any] | None]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from moestro.words import plain
 
     console = Console(highlight=False)
     for record, health in found:
@@ -71,19 +74,20 @@ def _show(found: list[tuple[Record, dict[str, Any] | None]]) -> None:
         grid.add_column(style="bold", no_wrap=True)
         grid.add_column()
         grid.add_row("service", f"{record.url}/v1, process {record.pid}")
-        grid.add_row("model", record.model)
+        grid.add_row("model", Text(plain(record.model)))
         if health is None:
             grid.add_row("state", "it does not answer (it may still be starting)")
         else:
             reason = health.get("reason")
-            grid.add_row("state", f"{health.get('status')}{f': {reason}' if reason else ''}")
+            said = f"{health.get('status')}{f': {reason}' if reason else ''}"
+            grid.add_row("state", Text(plain(said)))
             grid.add_row(
                 "requests", f"{health.get('running')} with the engine, {health.get('waiting')} wait"
             )
             grid.add_row("restarts", str(health.get("restarts")))
             grid.add_row("up for", _duration(float(health.get("uptime_seconds") or 0)))
         if record.log:
-            grid.add_row("log", record.log)
+            grid.add_row("log", Text(plain(record.log)))
         console.print(grid)
         console.print()
 

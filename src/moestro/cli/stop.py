@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -25,7 +26,8 @@ LOOK_SECONDS = 0.05
 def command(port: int | None, now: bool, as_json: bool) -> int:
     """End the service of this user that runs here."""
     record = the_one(port)
-    os.kill(record.pid, signal.SIGINT if now else signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        os.kill(record.pid, signal.SIGINT if now else signal.SIGTERM)
     until = time.monotonic() + WAIT_SECONDS
     while lives(record):
         if time.monotonic() > until:

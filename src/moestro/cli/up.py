@@ -16,12 +16,13 @@ import click
 
 from moestro.cli.about import about
 from moestro.cli.fronting import Facing, front_options
-from moestro.cli.keeping import service_for
+from moestro.cli.keeping import Served, service_for
 from moestro.cli.launch import Prepared, prepare
 from moestro.cli.options import address_options, engine_options, json_option, wishes_of
 from moestro.client.endpoint import Answer, EndpointClient
 from moestro.engine import Engine, EngineState
 from moestro.errors import MoestroError
+from moestro.words import plain
 
 if TYPE_CHECKING:
     from moestro.gateway.service import Note, Service
@@ -88,7 +89,7 @@ async def _up(
     from moestro.gateway.board import Board
     from moestro.gateway.server import base_url, serve
 
-    service = service_for(prepared, facing, _tell)
+    service = service_for(Served(prepared), facing, _tell)
     front = facing.front(listener, to_stderr, Board(service, about(prepared)))
     following: list[asyncio.Task[None]] = []
 
@@ -98,7 +99,9 @@ async def _up(
         following[0].add_done_callback(_stop_on_failure)
 
     try:
-        with registered(base_url(listener), prepared.name, target, None, facing.secret):
+        with registered(
+            base_url(listener), prepared.name, target, None, facing.secret, prepared.files
+        ):
             await serve(service, listener, front, on_ready=on_ready)
     finally:
         for task in following:
@@ -175,7 +178,7 @@ def _command_started_at() -> float:
 def _tell(note: Note) -> None:
     """What happens to an engine once the service is there; its first start is shown elsewhere."""
     if note.engine > 1 or note.state is EngineState.FAILED or note.engine == 0:
-        to_stderr(f"{note.sentence}")
+        to_stderr(plain(note.sentence))
 
 
 def _summary(prepared: Prepared, engine: Engine, url: str, first: FirstAnswer) -> dict[str, Any]:

@@ -46,6 +46,10 @@ HASTE_STARTS = 2.0
 """An engine that would cross its budget within the time of so many starts, and these seconds, is
 replaced at once."""
 
+RATE_SECONDS = 60.0
+"""How fast requests come is what came in the last minute, or since the engine was first seen: the
+faster of the two."""
+
 MOST_POINTS = 240
 """Floors that are kept to be shown."""
 
@@ -125,6 +129,8 @@ def forecast(
     if first is None or last is None:
         return Forecast(place, memory)
     growth = last.bytes - first.bytes
+    if first.bytes > memory.budget_bytes:  # the next engine would need as much
+        return Forecast(place, memory, last.bytes, growth)
     slopes = floors.slopes()
     shown = slopes[-1] if slopes else None
     rising = [slope for slope in slopes if slope.rises]
@@ -155,18 +161,29 @@ class _Watched:
     begun: float
     answered: int = 0
     floors: dict[str, Floors] = field(default_factory=dict)
+    lately: deque[tuple[float, int]] = field(default_factory=deque)
     points: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MOST_POINTS))
     found: dict[str, Forecast] = field(default_factory=dict)
+
+    def rate(self, now: float) -> float:
+        """Requests per second."""
+        while self.lately and now - self.lately[0][0] > RATE_SECONDS:
+            self.lately.popleft()
+        overall = self.answered / max(now - self.begun, 1.0)
+        if not self.lately:
+            return overall
+        at, answered = self.lately[0]
+        return max(overall, (self.answered - answered) / max(now - at, 1.0))
 
 
 class GrowthWatch:
     """Watches the engine that answers, for as long as its service runs. `read` may be slow: it is
-    called in a thread. `allowance_bytes` is what an engine's caches may take on the host."""
+    called in a thread. `allowance_bytes` says what an engine's caches may take on the host."""
 
-    def __init__(self, read: Read, allowance_bytes: int = 0) -> None:
+    def __init__(self, read: Read, allowance_bytes: Callable[[], int] = lambda: 0) -> None:
         self.replacements = 0
         self._read = read
-        self._allowance = allowance_bytes
+        self._allowance_bytes = allowance_bytes
         self._watched: _Watched | None = None
         self._quiet_since: float | None = None
         self._not_before = 0.0
@@ -228,6 +245,9 @@ class GrowthWatch:
         if watched.found and not life.running and answered == watched.answered:
             return
         watched.answered = answered
+        if not watched.lately or now - watched.lately[-1][0] >= 1.0:
+            watched.lately.append((now, answered))
+        rate = watched.rate(now)
         for place, memory in (await asyncio.to_thread(self._read, pid)).items():
             floors = watched.floors.setdefault(place, Floors())
             ended = floors.add(answered, memory.own_bytes)
@@ -239,8 +259,8 @@ class GrowthWatch:
                 place,
                 floors,
                 memory,
-                allowance_bytes=self._allowance if place == HOST else 0,
-                requests_per_second=answered / max(now - watched.begun, 1.0),
+                allowance_bytes=self._allowance_bytes() if place == HOST else 0,
+                requests_per_second=rate,
                 start_seconds=life.engine.started_seconds or 0.0,
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from moestro.errors import GatewayError
 from moestro.gateway.key_file import keys_path, read_keys
 from moestro.gateway.keys import Key, digest_of
 
-Mark = tuple[int, int, int]
-"""What tells one version of a file from another: mtime in ns, size, inode."""
+Mark = tuple[int, ...]
+"""What tells one version of a file from another: its times of change in ns, size, inode."""
+
+TRY_AGAIN_SECONDS = 1.0
+"""Between two tries to read a file that cannot be read."""
 
 
 class KeyRing:
@@ -34,6 +38,8 @@ class KeyRing:
         self._on_note = on_note
         self._mark = self._look()
         self._keys = read_keys(self._path)
+        self._noted: Mark | None = None
+        self._not_before = float("-inf")
         self._ever = bool(self._keys)
 
     @property
@@ -60,23 +66,30 @@ class KeyRing:
         return found
 
     def _refresh(self) -> None:
+        # Looked at before it is read: a change in between is seen the next time.
         mark = self._look()
         if mark == self._mark:
             return
-        # Looked at before it is read: a change in between is seen the next time.
-        self._mark = mark
+        if mark == self._noted and time.monotonic() < self._not_before:
+            return
         before = len(self._keys)
         try:
             self._keys = read_keys(self._path)
         except GatewayError as error:
-            self._on_note(f"{error.sentence} The {before} keys read before stay valid.")
+            if mark != self._noted:
+                self._on_note(f"{error.sentence} The {before} keys read before stay valid.")
+            self._noted, self._not_before = mark, time.monotonic() + TRY_AGAIN_SECONDS
             return
+        self._mark, self._noted = mark, None
         self._ever = self._ever or bool(self._keys)
         self._on_note(f"The keys were changed: there were {before}, and are {len(self._keys)}.")
 
     def _look(self) -> Mark | None:
+        """None where there is no file; empty where that cannot be told."""
         try:
             status = os.stat(self._path)
-        except OSError:
+        except FileNotFoundError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        except OSError:
+            return ()
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

@@ -12,7 +12,7 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moestro.gateway.answer_events import Event
@@ -160,6 +160,8 @@ def told(datas: Iterable[Mapping[str, Any]]) -> Told:
 
 def _told(usage: Mapping[str, Any], timings: Mapping[str, Any], reason: str) -> Told:
     read, cached = _whole(timings.get("prompt_n")), _whole(timings.get("cache_n"))
+    if cached is None:
+        cached = _cached(usage)
     prompt = _whole(usage.get("prompt_tokens"))
     if prompt is None:
         prompt = _whole(usage.get("input_tokens"))
@@ -182,6 +184,17 @@ def _told(usage: Mapping[str, Any], timings: Mapping[str, Any], reason: str) -> 
         _whole(timings.get("draft_n_accepted")) or 0,
         reason,
     )
+
+
+def _cached(usage: Mapping[str, Any]) -> int | None:
+    for name in ("prompt_tokens_details", "input_tokens_details"):
+        details = usage.get(name)
+        if (
+            isinstance(details, dict)
+            and (found := _whole(details.get("cached_tokens"))) is not None
+        ):
+            return found
+    return _whole(usage.get("cache_read_input_tokens"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +263,19 @@ class RequestMeter:
     moment of each piece of a stream from `heard`."""
 
     __slots__ = (
-        "_before", "_events", "_first", "_from", "_last", "_longest", "_meters", "_tail", "_turn",
-        "ended", "interrupted",
+        "_before",
+        "_events",
+        "_first",
+        "_from",
+        "_had",
+        "_head",
+        "_last",
+        "_longest",
+        "_meters",
+        "_tail",
+        "_turn",
+        "ended",
+        "interrupted",
     )  # fmt: skip
 
     def __init__(self, meters: Meters) -> None:
@@ -267,6 +291,8 @@ class RequestMeter:
         self._longest = 0.0
         self._events = 0
         self._before = 0
+        self._had = 0
+        self._head = b""
         self._tail: deque[bytes] = deque(maxlen=TAIL_EVENTS)
 
     def turn(self) -> None:
@@ -287,7 +313,7 @@ class RequestMeter:
         meters = self._meters
         meters.pace.add(now, count)
         if self._first is None:
-            self._first = now
+            self._first, self._head = now, events[0]
             meters.first_token.add(now - self._from)
         else:
             gap = now - self._last
@@ -304,9 +330,19 @@ class RequestMeter:
         self._before, self._events = self._before + self._events, 0
         self._tail.clear()
 
+    def resumes(self, had_tokens: int) -> None:
+        """Another engine goes on; it reads so many tokens that are the answer's. None of them: it
+        tells the whole answer again."""
+        self._before = self._had = had_tokens
+
     def streamed(self) -> None:
         """Its stream is whole."""
         said = told(event.data for raw in self._tail if (event := Event(raw)).data)
+        if said.prompt is not None:
+            said = replace(said, prompt=max(said.prompt - self._had, 0))
+        elif data := Event(self._head).data:  # Anthropic's form has it at the beginning
+            at_first = told([data])
+            said = replace(said, prompt=at_first.prompt, cached=said.cached or at_first.cached)
         self._close(said, time.monotonic(), streamed=True)
 
     def answered(self, body: bytes) -> None:
@@ -352,8 +388,8 @@ class RequestMeter:
         written = self._count(said, now, streamed=streamed)
         first = self._first - self._from if self._first is not None else None
         between = None
-        if streamed and self._first is not None and said.written and said.written > 1:
-            between = (self._last - self._first) / (said.written - 1)
+        if streamed and self._first is not None and said.written and written > 1:
+            between = (self._last - self._first) / (written - 1)
         elif not streamed and said.write_seconds is not None:
             first = max(whole - said.write_seconds, 0.0)
             meters.first_token.add(first)

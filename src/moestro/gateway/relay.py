@@ -157,7 +157,9 @@ class Relay(Response):
             with contextlib.suppress(ValueError):
                 return json.loads(said) if answer.status == 200 else None
 
-        return await self._transcript.resume(ask)
+        body = await self._transcript.resume(ask)
+        self._meter.resumes(self._transcript.had_tokens)
+        return body
 
     def _replay_failed(self) -> None:
         """Raises Diverged: the other way was tried as well."""

@@ -109,6 +109,11 @@ class Transcript:
         """Whether the client has anything of the answer."""
         return bool(self._raw or self._said.once or self._said.text or self._said.reasoning)
 
+    @property
+    def had_tokens(self) -> int:
+        """Of the answer, that the engine reads instead of writing them."""
+        return self._had_tokens
+
     def first_body(self) -> bytes:
         """The request, with a seed where it has none: a replay has to draw the same tokens."""
         if "seed" in self._request:
