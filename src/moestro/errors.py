@@ -53,6 +53,18 @@ class UsageError(MoestroError):
     exit_status = 2
 
 
+class NoHome(MoestroError, RuntimeError):
+    """This user has no home folder, as in containers. Python's own word for it is a RuntimeError,
+    and those who can do without look for that."""
+
+    code = "no-home"
+
+    def __init__(self, variable: str) -> None:
+        super().__init__(
+            "This user has no home folder.", hint=f"Name a folder in {variable}, or set HOME."
+        )
+
+
 class NotAPlan(MoestroError):
     code = "not-a-plan"
 

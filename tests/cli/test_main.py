@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -113,3 +114,17 @@ def test_every_error_has_its_own_code() -> None:
     public = [error for error in all_errors(MoestroError) if error.__module__ == "moestro.errors"]
     codes = [error.code for error in public]
     assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("verb", [("status",), ("keys", "list"), ("stop",), ("models", "list")])
+def test_a_user_without_a_home_gets_a_sentence(
+    verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("MOESTRO_DATA", "MOESTRO_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    assert front.main([*verb]) == 1
+    assert "no home folder" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -113,3 +114,15 @@ def test_a_folder_that_may_not_be_written(
     monkeypatch.setattr(Path, "unlink", refuse)
     assert main(["models", "remove", "small", "--yes"]) == 1
     assert "cannot be deleted: Permission denied" in capsys.readouterr().err
+
+
+def test_a_download_in_progress_is_left_alone(caches: Path) -> None:
+    part = own(caches, "begun.gguf.part", b"x" * 20)
+    model = find("0123456789abcdef/begun (unfinished)")
+    with part.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ModelError, match="begun is being downloaded"):
+            remove(model)
+    assert part.exists()
+    assert remove(model) == 20
+    assert not part.exists()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moestro import __version__
-from moestro.errors import HardwareError
+from moestro.errors import HardwareError, NoHome
 from moestro.findings import Finding, Severity
 
 _FORM = 1
@@ -38,13 +38,21 @@ class Stored:
 
 
 def data_folder() -> Path:
-    """Where measurements are kept: `MOESTRO_DATA`, or the platform's usual place."""
+    """Where measurements are kept: `MOESTRO_DATA`, or the platform's usual place.
+
+    Raises:
+        NoHome: there is no such place.
+    """
     chosen = os.environ.get("MOESTRO_DATA")
     if chosen:
         return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "moestro"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "moestro"
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Application Support" / "moestro"
+        place = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    except RuntimeError as error:
+        raise NoHome("MOESTRO_DATA") from error
+    return Path(place) / "moestro"
 
 
 def stored_path(kind: str, identity: str) -> Path:

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from moestro.errors import DownloadError, UsageError
+from moestro.errors import DownloadError, NoHome, UsageError
 from moestro.model import hub
 from moestro.model.http import file_name, sister
 from moestro.model.reference import Demo, Folder, HubRef, LocalFile, Reference, Url
@@ -47,13 +47,21 @@ def fetch(reference: Reference, progress: Progress | None = None) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where files from plain addresses are kept: `MOESTRO_CACHE`, or the platform's usual place."""
+    """Where files from plain addresses are kept: `MOESTRO_CACHE`, or the platform's usual place.
+
+    Raises:
+        NoHome: there is no such place.
+    """
     chosen = os.environ.get("MOESTRO_CACHE")
     if chosen:
         return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "moestro"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moestro"
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "moestro"
+        place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise NoHome("MOESTRO_CACHE") from error
+    return Path(place) / "moestro"
 
 
 @dataclass(slots=True)

@@ -16,8 +16,10 @@ from moestro.errors import ModelError
 from moestro.model import hub
 from moestro.model.download import cache_folder
 from moestro.model.splits import parse_split_name
+from moestro.model.transfer import in_progress
 
 _LEFT = (".part", ".part.json")
+_UNFINISHED = " (unfinished)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,14 @@ def remove(model: Downloaded) -> int:
     """Deletes its files, and the blobs that nothing else links to; the bytes that this freed.
 
     Raises:
-        ModelError: a file cannot be deleted.
+        ModelError: it is being downloaded, or a file cannot be deleted.
     """
+    if any(path.name.endswith(_LEFT[0]) and in_progress(path) for path in model.paths):
+        raise ModelError(
+            f"{model.name.removesuffix(_UNFINISHED)} is being downloaded.",
+            hint="End that process first.",
+            code="in-progress",
+        )
     freed = 0
     for path in model.paths:
         blob = path.resolve() if path.is_symlink() else None
@@ -155,7 +163,7 @@ def _one(name: str, paths: list[Path], whole: bool) -> Downloaded:
             status = path.stat()
             blobs[path.resolve()] = status.st_size, max(status.st_atime, status.st_mtime)
     return Downloaded(
-        name=name if whole else f"{name} (unfinished)",
+        name=name if whole else f"{name}{_UNFINISHED}",
         paths=tuple(paths),
         size_bytes=sum(size for size, _ in blobs.values()),
         used_at=max((at for _, at in blobs.values()), default=0.0),

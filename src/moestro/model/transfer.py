@@ -217,6 +217,18 @@ def _locked(part: Path, address: str) -> Iterator[BinaryIO]:
         yield file
 
 
+def in_progress(part: Path) -> bool:
+    """Whether another process writes to this part file now."""
+    try:
+        with part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
