@@ -35,7 +35,7 @@ def observation(prepared: Prepared, pid: int | None, answer: Answer) -> Observat
         architecture=plan.model.architecture,
         decode_predicted=predicted.expected if predicted is not None else None,
         source=predicted.source if predicted is not None else None,
-        decode_observed=answer.timings.tokens_per_second,
+        decode_observed=answer.tokens_per_second,
         memory_predicted_bytes=plan.ledger.resident_bytes(HOST),
         memory_observed_bytes=_host_bytes(pid),
     )

@@ -42,7 +42,7 @@ class FirstAnswer:
 
     @property
     def tokens_per_second(self) -> float | None:
-        return None if self.answer is None else self.answer.timings.tokens_per_second
+        return None if self.answer is None else self.answer.tokens_per_second
 
 
 @click.command(name="up")

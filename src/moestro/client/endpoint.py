@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -66,6 +67,18 @@ class Answer:
     usage: Mapping[str, Any] | None
     timings: Timings
     engine_timings: Mapping[str, Any] | None = None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The rate of generation: tokens after the first by the time for them, as the engine says,
+        or else as measured here, where several tokens may come together."""
+        said = self.engine_timings or {}
+        tokens, milliseconds = said.get("predicted_n"), said.get("predicted_ms")
+        if not isinstance(tokens, int) or not isinstance(milliseconds, int | float):
+            return self.timings.tokens_per_second
+        if tokens < 2 or not 0 < milliseconds < math.inf:
+            return self.timings.tokens_per_second
+        return (tokens - 1) * 1000 / milliseconds
 
     def to_json(self) -> dict[str, Any]:
         """What every endpoint tells."""

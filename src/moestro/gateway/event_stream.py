@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from moestro.gateway.board import Board
-from moestro.gateway.outlet import Outlet, as_long_as_wanted
+from moestro.gateway.outlet import ClientTooSlow, Outlet, as_long_as_wanted, give_up
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -26,7 +26,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._board.listening() as events:
-            await as_long_as_wanted(_pass_on(events, send, scope["method"] == "HEAD"), receive)
+            try:
+                await as_long_as_wanted(_pass_on(events, send, scope["method"] == "HEAD"), receive)
+            except ClientTooSlow:
+                await give_up(scope)
 
 
 async def _pass_on(events: asyncio.Queue[bytes | None], send: Send, nothing: bool) -> None:

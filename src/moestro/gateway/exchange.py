@@ -90,6 +90,7 @@ class Exchange(asyncio.Protocol):
             while not self._writable and not self._has_head:
                 await self._wait()
             if self._has_head or self._broken is not None:
+                self._stays = False  # the engine would take the next request for the rest of this
                 return
             self._transport.write(body[start : start + WRITTEN_AT_ONCE_BYTES])
             await asyncio.sleep(0)

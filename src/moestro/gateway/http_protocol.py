@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from moestro.gateway import failure, request_id
+from moestro.gateway.outlet import ABORT
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -86,6 +87,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.transport = cast(asyncio.Transport, _Gathered(cycle.transport, self.loop))
+        cast(dict[str, Any], cycle.scope)[ABORT] = self.transport.abort
         super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:

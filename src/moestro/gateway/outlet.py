@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Coroutine
 from types import TracebackType
 from typing import Any
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from moestro.gateway.begun import Begun
 
@@ -42,8 +42,20 @@ async def as_long_as_wanted(work: Coroutine[Any, Any, None], receive: Receive) -
         watching.cancel()
 
 
-class ClientTooSlow(ConnectionError):
-    """It took nothing for `SEND_SECONDS`."""
+class ClientTooSlow(Exception):
+    """It took nothing for `SEND_SECONDS`. No OSError: those are the engine's connection."""
+
+
+ABORT = "moestro.abort"
+"""Where a request's scope holds what cuts its connection, unsent bytes and all."""
+
+
+async def give_up(scope: Scope) -> None:
+    """Cuts the connection of a client that takes nothing."""
+    abort = scope.get(ABORT)
+    if abort is not None:
+        abort()
+        await asyncio.sleep(0)  # the web server has to hear of it first
 
 
 class Outlet:

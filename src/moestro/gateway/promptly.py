@@ -59,5 +59,4 @@ def run_promptly() -> bool:
 def forget_the_start() -> None:
     """What was made until now is there to stay: the garbage collector need not look at it again,
     which held up every answer for as long as it took."""
-    gc.collect()
     gc.freeze()

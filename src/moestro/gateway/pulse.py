@@ -33,10 +33,10 @@ async def until_silent(life: Life) -> None:
 async def _answers(life: Life) -> bool:
     """Whatever it says, also a refusal, and also the end of its connection: others see to that."""
     try:
-        async with asyncio.timeout(SILENT_SECONDS), life.link.get("/slots") as answer:
+        async with asyncio.timeout(SILENT_SECONDS) as limit, life.link.get("/slots") as answer:
             await answer.rest()
-    except TimeoutError:
-        return life.exit is not None
+    except TimeoutError:  # not that of a connection: it is shorter
+        return life.exit is not None or not limit.expired()
     except OSError:
         return True
     return True

@@ -111,6 +111,8 @@ class Queue:
                 line.remove(ticket)
             if not line and self._by_key.get(ticket.key) is line:
                 del self._by_key[ticket.key]
+            if line is self._suspects:  # who waited for it may go now
+                self._serve()
 
     @asynccontextmanager
     async def turn(self, ticket: Ticket, wait_seconds: float | None = None) -> AsyncIterator[Life]:

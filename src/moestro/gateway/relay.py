@@ -20,7 +20,7 @@ from moestro.gateway.exchange import Exchange, LinkBroken
 from moestro.gateway.failure import Failure, RequestFailed
 from moestro.gateway.life import FROM_OUTSIDE, Life
 from moestro.gateway.meters import Meters, RequestMeter
-from moestro.gateway.outlet import Outlet, as_long_as_wanted
+from moestro.gateway.outlet import ClientTooSlow, Outlet, as_long_as_wanted, give_up
 from moestro.gateway.queue import ALONE_FROM, Ticket
 from moestro.gateway.service import Service
 from moestro.gateway.transcript import Api, Diverged, Transcript
@@ -87,6 +87,8 @@ class Relay(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await as_long_as_wanted(self._work(send), receive)
+        except ClientTooSlow:
+            await give_up(scope)
         finally:
             self._meter.left()
 
@@ -241,13 +243,17 @@ class Relay(Response):
 
 def _error_in(event: bytes) -> Failure | None:
     """What an event says of an engine that could not go on."""
-    if b'{"error"' not in event:
+    named = event.startswith(b"event: error")
+    if not named and b'{"error"' not in event:
         return None
     data = event_data(event)
-    if data is None or not data.startswith(b'{"error"'):
+    if data is None or not (named or data.startswith(b'{"error"')):
         return None
     with contextlib.suppress(ValueError):
-        error = json.loads(data)["error"]
+        said = json.loads(data)
+        # In Anthropic's form the engine leaves the envelope out.
+        error = said.get("error", said) if isinstance(said, dict) else None
+        data = json_bytes({"error": error})
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         return failure.from_engine(status, data)

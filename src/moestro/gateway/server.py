@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import signal
 import socket
 import sys
@@ -129,8 +130,12 @@ class _Web:
         self._sockets = [listener]
         self.task = asyncio.create_task(self._server.serve(sockets=self._sockets), name="web")
 
-    def refuse_new(self) -> None:
-        """Closes the socket and idle connections; `task` ends when the last answer has left."""
+    def refuse_new(self, drain_seconds: float = 0.0) -> None:
+        """Closes the socket and idle connections; `task` ends when the last answer has left, or
+        `CLOSE_SECONDS` after the end of the draining: then uvicorn cuts what is left, and says
+        nothing to anybody."""
+        if not self._server.should_exit:
+            self._server.config.timeout_graceful_shutdown = math.ceil(drain_seconds + CLOSE_SECONDS)
         self._server.should_exit = True
         self._board.close()
 
@@ -220,7 +225,7 @@ async def _drain(
     service: Service, web: _Web, signals: asyncio.Queue[signal.Signals], drain_seconds: float
 ) -> None:
     """Answers in progress may end; who waits for an engine is told to come back."""
-    web.refuse_new()
+    web.refuse_new(drain_seconds)
     service.refuse_waiting()
     second = asyncio.create_task(signals.get())
     await asyncio.wait(

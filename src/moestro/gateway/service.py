@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from moestro.engine import Engine, EngineExit, EngineRequest, EngineState
-from moestro.errors import EngineError, EngineStartFailed
+from moestro.errors import EngineError, EngineStartFailed, MoestroError
 from moestro.gateway import failure
 from moestro.gateway.failure import Failure
 from moestro.gateway.growth import GrowthWatch
@@ -129,6 +129,7 @@ class Service:
         self._tending: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._orders: asyncio.Queue[_Order] = asyncio.Queue()
+        self._ordered: asyncio.Task[_Order] | None = None
         self._stopping = False
         self._last_words: str | None = None
         self._started_at = time.monotonic()
@@ -215,9 +216,15 @@ class Service:
                 trying = self._step_down(*milder)
         self._take(life)
         self._tending = asyncio.create_task(self._tend(), name="engines")
+        self._tending.add_done_callback(self._tending_ended)
         if self.growth is not None:
             self._watching = asyncio.create_task(self.growth.run(self), name="growth")
             self._watching.add_done_callback(self._growth_ended)
+
+    def _tending_ended(self, tending: asyncio.Task[None]) -> None:
+        error = None if tending.cancelled() else tending.exception()
+        if error is not None:  # a fault of ours
+            self._note(None, None, f"Engines are no longer looked after: {error!r}")
 
     def _growth_ended(self, watching: asyncio.Task[None]) -> None:
         error = None if watching.cancelled() else watching.exception()
@@ -272,11 +279,10 @@ class Service:
     # One task owns all that follows
 
     async def _tend(self) -> None:
-        order: asyncio.Task[_Order] | None = None
         try:
             while True:
                 assert self._life is not None
-                order = order or asyncio.create_task(self._orders.get())
+                order = self._next_order()
                 if self._asleep:
                     wanted = asyncio.create_task(self.queue.wanted.wait())
                     try:
@@ -284,8 +290,7 @@ class Service:
                     finally:
                         wanted.cancel()
                     if order.done():
-                        due, order = order.result(), None
-                        await self._replace(due)
+                        await self._replace(self._taken_order())
                     else:
                         await self._wake()
                     continue
@@ -306,17 +311,26 @@ class Service:
                 if ended.done() and not ended.cancelled():
                     await self._restart(self._life)
                 elif order.done():
-                    due, order = order.result(), None
-                    await self._replace(due)
+                    await self._replace(self._taken_order())
                 elif idle.done() and not idle.cancelled():
                     await self._sleep(self._life)
         finally:
-            if order is not None and order.done() and not order.cancelled():
-                self._orders.put_nowait(order.result())
-            elif order is not None:
-                order.cancel()
+            if self._ordered is not None and self._ordered.done():
+                self._orders.put_nowait(self._taken_order())
+            elif self._ordered is not None:
+                self._ordered.cancel()
             while not self._orders.empty():
-                self._orders.get_nowait().done.set_exception(_stopped_early())
+                _tell(self._orders.get_nowait(), _stopped_early())
+
+    def _next_order(self) -> asyncio.Task[_Order]:
+        if self._ordered is None:
+            self._ordered = asyncio.create_task(self._orders.get())
+        return self._ordered
+
+    def _taken_order(self) -> _Order:
+        assert self._ordered is not None
+        due, self._ordered = self._ordered.result(), None
+        return due
 
     async def _idle(self, life: Life) -> None:
         """Returns when nobody has wanted anything for so long."""
@@ -351,40 +365,59 @@ class Service:
         self._take(await self._until_ready(self.request))
 
     async def _until_ready(self, request: EngineRequest) -> Life:
-        delay = 0.0
+        """Tries for ever, in ever longer intervals. A replacement that is ordered meanwhile is
+        tried in between, and takes the place of `request` if it starts."""
+        delay, due = 0.0, None
         while True:
+            wanted = request if due is None else due.request
             try:
-                return await self._started(request)
-            except EngineError as error:
-                milder = self._milder(request, error)
-                if milder is not None:
+                life = await self._started(wanted)
+            except MoestroError as error:
+                if due is not None:
+                    _tell(due, error)
+                    due = None
+                milder = self._milder(wanted, error) if isinstance(error, EngineError) else None
+                if milder is not None and wanted is request:
                     request = self._step_down(*milder)
                     continue
                 delay = min(max(2 * delay, FIRST_DELAY_SECONDS), MOST_DELAY_SECONDS)
                 self._last_words = f"{error.sentence} The next try is in {delay:.0f} s."
                 self._note(None, None, self._last_words)
-                await asyncio.sleep(delay)
+                order = self._next_order()
+                await asyncio.wait((order,), timeout=delay)
+                if order.done():
+                    due = self._taken_order()
+                    if due.of is not None:  # that engine is gone already
+                        _tell(due, None)
+                        due = None
+            except BaseException:
+                if due is not None:
+                    _tell(due, _stopped_early())
+                raise
+            else:
+                if due is not None:
+                    self.request = due.request
+                    _tell(due, None)
+                return life
 
     async def _replace(self, order: _Order) -> None:
         old = self._life
         assert old is not None
         if order.of not in (None, old):
-            order.done.set_result(None)
+            _tell(order, None)
             return
         try:
             if self._fits_beside(order.request):
                 await self._replace_beside(old, order)
             else:
                 await self._replace_after(old, order)
-        except BaseException as error:
-            if not order.done.done():
-                wrong = error if isinstance(error, EngineError) else _stopped_early()
-                order.done.set_exception(wrong)
-            if not isinstance(error, EngineError):
-                raise
+        except MoestroError as error:
+            _tell(order, error)
+        except BaseException:
+            _tell(order, _stopped_early())
+            raise
         else:
-            if not order.done.done():
-                order.done.set_result(None)
+            _tell(order, None)
 
     async def _replace_beside(self, old: Life, order: _Order) -> None:
         """The new one starts while the old one still answers."""
@@ -409,7 +442,7 @@ class Service:
         self._last_words = f"It is being replaced: {order.because}."
         try:
             new = await self._started(order.request)
-        except EngineError:
+        except MoestroError:
             self._take(await self._until_ready(self.request))
             raise
         self.request = order.request
@@ -464,6 +497,16 @@ class Service:
         self._on_note(note)
         for listen in tuple(self.listeners):
             listen(note)
+
+
+def _tell(order: _Order, error: MoestroError | None) -> None:
+    """Who waits for it, if anybody still does."""
+    if order.done.done():
+        return
+    if error is None:
+        order.done.set_result(None)
+    else:
+        order.done.set_exception(error)
 
 
 def _stopped_early() -> EngineStartFailed:

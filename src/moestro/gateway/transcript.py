@@ -116,10 +116,12 @@ class Transcript:
 
     def first_body(self) -> bytes:
         """The request, with a seed where it has none: a replay has to draw the same tokens."""
-        if "seed" in self._request:
+        if self._request.get("seed") is not None:
             return self._body
         if self._seed is None:
             self._seed = random.getrandbits(31)
+        if "seed" in self._request:  # null: the engine would draw one itself
+            return json_bytes({**self._request, "seed": self._seed})
         start = self._body.index(b"{") + 1
         return b'%b"seed":%d,%b' % (self._body[:start], self._seed, self._body[start:])
 
@@ -142,7 +144,9 @@ class Transcript:
 
     def ends_with(self, event: bytes) -> bool:
         """Whether the answer is whole with this event of the engine."""
-        return self._api.events.last in event
+        last = self._api.events.last
+        # Of a JSON string only the marks with quotes cannot be a part.
+        return last in event if b'"' in last else event.startswith(last)
 
     def finish(self) -> bytes:
         """What was held back, now that the answer is whole."""
@@ -284,7 +288,8 @@ def _several(request: Mapping[str, Any]) -> bool:
     """Answers to several prompts, or several to one: held back until all of them are whole."""
     prompt = request.get("prompt")
     many = isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
-    return many or (isinstance(request.get("n"), int) and request["n"] > 1)
+    counts = (request.get(name) for name in ("n", "n_cmpl"))  # the engine's own name is the second
+    return many or any(isinstance(count, int | float) and count > 1 for count in counts)
 
 
 # Where an answer begins, and how many tokens that is

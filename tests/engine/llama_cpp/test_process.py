@@ -446,6 +446,10 @@ async def test_the_log_goes_to_a_file_as_well(
     file = tmp_path / "engine.log"
     engine = make_engine(tiny_dense, log_file=file)
     await engine.start(START_SECONDS)
+    for _ in range(1000):  # a thread of the engine writes, in its own time
+        if "model loaded" in file.read_text():
+            break
+        await asyncio.sleep(0.01)
     await engine.stop()
     assert "model loaded" in file.read_text()
 
