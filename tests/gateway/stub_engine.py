@@ -9,7 +9,8 @@ What it does with a request stands in the request itself, under `stub` (or else 
     {"stub": {"cut_after": 2}}                     the connection breaks, the engine lives on
     {"stub": {"close_after": 2}}                   the connection ends politely, in the body
     {"stub": {"stop_after": 2}}                    a proper end of the body, but without [DONE]
-    {"stub": {"error_after": 2}}                   an error event in the stream
+    {"stub": {"error_after": 2}}                   an error event in the stream; with `named`, as
+                                                   the engine writes it for Anthropic's clients
     {"stub": {"bytes": 1}}                         the answer is sent in pieces of so many bytes
     {"stub": {"status": 400, "body": "…"}}         this answer
     {"stub": {"half": true}}                       half of a whole answer, and the connection breaks
@@ -193,7 +194,10 @@ class StubEngine:
                 return response
             if index == script.get("error_after"):
                 error = {"code": 500, "message": "out of slots", "type": "server_error"}
-                await response.write(f"data: {json.dumps({'error': error})}\n\n".encode())
+                event = f"data: {json.dumps({'error': error})}\n\n"
+                if script.get("named"):
+                    event = f"event: error\ndata: {json.dumps(error)}\n\n"
+                await response.write(event.encode())
                 return response
             await self._send(response, chunk(WORDS[index % len(WORDS)]), script.get("bytes"))
         await self._send(response, b"data: [DONE]\n\n", script.get("bytes"))

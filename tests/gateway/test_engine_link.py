@@ -232,6 +232,35 @@ async def test_an_answer_that_nobody_reads_to_its_end_is_not_used_again(
     assert engine.connections == 2
 
 
+async def test_a_connection_whose_request_was_not_read_is_not_used_again() -> None:
+    """The engine would take the next request for the rest of that one."""
+    connections, over = 0, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nok")
+        await over.wait()
+        writer.close()
+        done.release()
+
+    done = asyncio.Semaphore(0)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    link = EngineLink(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", KEY, 2)
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            async with link.post(CHAT, b"x" * (64 << 20)) as answer:
+                assert (answer.status, await answer.rest()) == (413, b"ok")
+    assert connections == 2
+    over.set()
+    for _ in range(2):
+        await done.acquire()
+    await link.close()
+    server.close()
+
+
 async def test_kept_connections_are_closed_in_time(
     keeping: tuple[Keeping, EngineLink], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,21 @@ async def test_whom_engines_crashed_under_is_served_alone() -> None:
         await crowd.all_go()
 
 
+async def test_who_waits_for_a_suspect_may_go_when_it_leaves() -> None:
+    async with AsyncExitStack() as stack:
+        queue = Queue()
+        crowd = Crowd(queue)
+        queue.open(await ready(stack), streams=4)
+        await crowd.come("a0")
+        await crowd.come("x0", Ticket("x", crashes=2, interrupted=True))
+        await crowd.come("b0")
+        assert crowd.served == ["a0"]
+        crowd.tasks["x0"].cancel()
+        await asyncio.sleep(0.01)
+        assert crowd.served == ["a0", "b0"]
+        await crowd.all_go()
+
+
 async def test_nobody_is_sent_to_an_engine_that_is_gone_or_going() -> None:
     async with AsyncExitStack() as stack:
         queue = Queue()

@@ -56,6 +56,14 @@ async def test_a_stream_gets_a_seed_so_that_it_can_be_told_again(gateway: Gatewa
     assert seeds[1] == 7
 
 
+async def test_a_seed_of_null_is_none(gateway: Gateway) -> None:
+    """The engine would draw one that nobody knows, and a replay other tokens."""
+    await _read(gateway, {**ask(tokens=2, die_after=1), "seed": None, "grammar": "root ::= [a-z]"})
+    first, second = (engine.requests[0]["seed"] for engine in gateway.maker.made)
+    assert isinstance(first, int)
+    assert first == second
+
+
 @pytest.mark.parametrize("pieces", [None, 1, 7])
 async def test_a_stream_is_the_same_however_the_engine_cuts_it(
     gateway: Gateway, pieces: int | None
@@ -153,6 +161,62 @@ async def test_an_error_inside_a_stream_gets_our_envelope_and_ends_it(gateway: G
     assert words == [chunk(WORDS[0]), chunk(WORDS[1])]
     error = error_in(last)
     assert (error["message"], error["source"]) == ("out of slots", "engine")
+
+
+async def test_an_error_inside_an_anthropic_stream_has_the_form_of_its_clients(
+    gateway: Gateway,
+) -> None:
+    request = {**ask(tokens=5, error_after=2, named=True), "max_tokens": 5}
+    async with gateway.http.post("/v1/messages", json=request) as response:
+        *words, last = events_of(await response.read())
+    assert words == [chunk(WORDS[0]), chunk(WORDS[1])]
+    assert last.startswith(b"event: error\ndata: ")
+    said = json.loads(last.removeprefix(b"event: error\ndata: "))
+    assert said["type"] == "error"
+    assert said["error"]["message"] == "out of slots"
+    assert len(gateway.engine.requests) == 1, "it is no break, so it is not tried again"
+
+
+async def test_a_text_may_speak_of_the_end_of_streams(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("It ends with ", "data: [DONE]", " they say")
+    monkeypatch.setattr("tests.gateway.stub_engine.WORDS", words)
+    async with gateway.http.post(CHAT, json=ask(tokens=3)) as response:
+        assert await response.read() == b"".join(map(chunk, words)) + DONE
+
+
+@pytest.mark.parametrize("name", ["n", "n_cmpl"])
+async def test_several_answers_at_once_are_told_again_from_the_start(
+    gateway: Gateway, name: str
+) -> None:
+    request = {**ask(tokens=6, die_after=3), name: 2}
+    async with gateway.http.post(CHAT, json=request) as response:
+        body = await response.read()
+    assert body == b"".join(map(chunk, WORDS)) + DONE
+    assert gateway.engine.requests[0]["messages"] == request["messages"]
+
+
+async def test_a_client_that_takes_nothing_is_cut_and_its_answer_not_tried_again(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.outlet.SEND_SECONDS", 0.3)
+    monkeypatch.setattr("tests.gateway.stub_engine.WORDS", ("x" * (1 << 20),))
+    body = json.dumps(ask(tokens=30, pause=0.01)).encode()
+    port = int(gateway.url.rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(
+        b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" % CHAT.encode()
+    )
+    writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
+    await until(lambda: gateway.engine.active == 1)
+    await until(lambda: gateway.engine.active == 0 and gateway.service.running == 0)
+    async with asyncio.timeout(10):
+        assert DONE not in await reader.read()
+    writer.close()
+    assert len(gateway.engine.requests) == 1
+    async with gateway.http.post(CHAT, json=ask(stream=False, tokens=0)) as response:
+        assert response.status == 200
 
 
 @pytest.mark.parametrize(("after", "lives"), [(0, 1), (2, 1), (4, 3)])

@@ -208,6 +208,18 @@ async def test_draining_is_bounded() -> None:
     await finished(served)
 
 
+async def test_draining_is_not_cut_short_by_the_web_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moestro.gateway.server.CLOSE_SECONDS", 0)
+    served = Served(StubEngine())
+    async with aiohttp.ClientSession() as http:
+        response = await _open_stream(http, await served.url)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (await response.read()).endswith(b"data: [DONE]\n\n")
+    await finished(served)
+
+
 async def test_sigterm_tells_those_who_wait_to_come_back() -> None:
     """With the engine are three; the fourth waits for its turn."""
     served = Served(StubEngine())

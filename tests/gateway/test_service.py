@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from moestro.engine import EngineRequest, EngineState
-from moestro.errors import EngineError, EngineStartFailed
+from moestro.errors import EngineError, EngineStartFailed, UsageError
 from moestro.gateway.queue import Ticket
 from moestro.gateway.service import Note, Service
 from tests.gateway.conftest import until
@@ -139,6 +139,76 @@ async def test_one_that_died_is_followed_at_once_and_one_that_never_came_after_a
     assert time.monotonic() - began >= 0.05 + 0.1, "the second wait is twice the first one"
     assert len(maker.made) == 5
     assert [note.state for note in service.notes if note.engine == 3] == [EngineState.FAILED]
+    await service.stop()
+
+
+@pytest.mark.parametrize("delay", [0.05, 60.0])
+async def test_a_service_whose_engine_does_not_start_takes_another_plan(
+    monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    monkeypatch.setattr("moestro.gateway.service.FIRST_DELAY_SECONDS", delay)
+    maker = StubMaker({}, *({"fails": "a broken driver"} for _ in range(2)))
+    service = Service(maker, stub_request())
+    await service.start()
+    await maker.made[0].kill()
+    await until(lambda: "next try" in (service.status.reason or ""))
+    async with asyncio.timeout(10):
+        if delay > 1:
+            with pytest.raises(EngineStartFailed, match="broken driver"):
+                await service.replace(stub_request(parallel=5), because="a try that fails as well")
+            assert service.request.settings.parallel == 2
+        else:
+            await until(lambda: len(maker.made) == 3)
+        await service.replace(stub_request(parallel=7), because="a better plan")
+    assert service.status.state is EngineState.READY
+    assert service.model.parallel == 7
+    await service.stop()
+
+
+async def test_an_order_to_a_service_that_stops_meanwhile_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moestro.gateway.service.FIRST_DELAY_SECONDS", 60.0)
+    maker = StubMaker({}, {"fails": "a broken driver"}, {"start_seconds": 60.0})
+    service = Service(maker, stub_request())
+    await service.start()
+    await maker.made[0].kill()
+    await until(lambda: "next try" in (service.status.reason or ""))
+    tried = asyncio.create_task(service.replace(stub_request(parallel=7), because="a try"))
+    waits = asyncio.create_task(service.replace(stub_request(parallel=8), because="another"))
+    await until(lambda: len(maker.made) == 3)
+    async with asyncio.timeout(10):
+        await service.stop()
+        for order in (tried, waits):
+            with pytest.raises(EngineStartFailed, match="stopped before"):
+                await order
+
+
+async def test_an_engine_that_cannot_be_made_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its file is gone, or its build: not the engine says so, but whoever makes it."""
+    monkeypatch.setattr("moestro.gateway.service.FIRST_DELAY_SECONDS", 0.05)
+    maker = StubMaker()
+    fails = 0
+
+    def make(request: EngineRequest) -> StubEngine:
+        nonlocal fails
+        if fails:
+            fails -= 1
+            raise UsageError("The model's file is gone.")
+        return maker(request)
+
+    service = Service(make, stub_request())
+    await service.start()
+    fails = 1
+    await maker.made[0].kill()
+    await until(lambda: "file is gone" in (service.status.reason or ""))
+    await until(lambda: service.status.state is EngineState.READY)
+    fails = 1
+    with pytest.raises(UsageError, match="file is gone"):
+        await service.replace(because="a test")
+    assert service.status.state is EngineState.READY
     await service.stop()
 
 

@@ -208,11 +208,14 @@ class Relay(Response):
             life.heard_at = self._meter.heard(events)
             said: list[bytes] = []
             for event in events:
-                error = _error_in(event)
-                if error is not None:
-                    out.write(b"".join(said))
-                    raise RequestFailed(error)
-                said.append(transcript.feed(event))
+                try:
+                    error = _error_in(event)
+                    if error is not None:
+                        raise RequestFailed(error)
+                    said.append(transcript.feed(event))
+                except (Diverged, RequestFailed):
+                    out.write(b"".join(said))  # it counts as said
+                    raise
                 if transcript.ends_with(event):
                     out.end(b"".join((*said, transcript.finish())))
                     self._meter.streamed()

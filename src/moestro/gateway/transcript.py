@@ -244,6 +244,8 @@ class Transcript:
             return ""
         if not piece.text.startswith(skip):
             raise Diverged
+        if piece.kind == "reasoning" and self._skip.get("text"):
+            raise Diverged
         self._skip[piece.kind] = ""
         return piece.text[len(skip) :]
 
