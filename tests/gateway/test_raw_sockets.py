@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import time
 
@@ -73,6 +74,65 @@ async def test_slow_heads_are_let_go_and_hold_nobody_up(
             assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
             writer.close()
     await works(gateway)
+
+
+def stream(tokens: int, pause: float) -> bytes:
+    stub = {"tokens": tokens, "pause": pause}
+    messages = [{"role": "user", "content": "Hi"}]
+    body = json.dumps({"messages": messages, "stream": True, "stub": stub}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+@pytest.mark.parametrize("behind", [b"\r\n", b"GET / HT", b"\x00\x01\r\n\r\n", b"x" * 100_000])
+async def test_what_comes_behind_a_request_does_not_break_into_its_answer(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, behind: bytes
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+    writer.write(stream(10, 0.05))
+    await until(lambda: gateway.engine.active == 1)
+    writer.write(behind)
+    async with asyncio.timeout(10):
+        answer = await reader.readuntil(b"\r\n0\r\n\r\n")
+        rest = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    assert rest == b"" or rest.startswith(b"HTTP/1.1 408 "), "only after it"
+    writer.close()
+
+
+async def test_an_answer_with_another_request_behind_it_ends_when_its_client_leaves(
+    gateway: Gateway,
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+    writer.write(stream(500, 0.02) * 2)
+    await reader.readuntil(b"data: ")
+    assert gateway.engine.active == 1
+    writer.transport.abort()
+    await until(lambda: gateway.engine.active == 0 and gateway.service.running == 0)
+    assert len(gateway.engine.requests) == 1
+
+
+@pytest.mark.parametrize("rest", [b"", b"12345"])
+async def test_a_body_that_nobody_wants_does_not_keep_its_connection(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, rest: bytes
+) -> None:
+    monkeypatch.setattr(http_protocol, "DISCARD_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+    head = b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n"
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            writer.write(head + b"12345")
+            await reader.readuntil(b'"live"}')
+            writer.write(rest)
+            await asyncio.sleep(0.05)
+            if not rest:
+                break
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_a_head_that_follows_an_answer_may_not_be_slow_either(

@@ -371,6 +371,24 @@ def test_a_trial_that_the_engine_confirmed_is_not_given_up(specs: dict[str, Mode
     assert make_plan(planner, with_alternatives=False).fits
 
 
+@pytest.mark.parametrize(("context", "asked"), [(10_000_000, True), (1_000_000_000, False)])
+def test_the_engine_is_not_asked_long_about_what_cannot_fit(
+    specs: dict[str, ModelSpec], context: int, asked: bool
+) -> None:
+    """It writes something down for every token of a cache, even in a dry run."""
+    model, card = specs["SmolLM2-135M"], hardware_named("rtx-4090")
+    questions: list[int] = []
+
+    def engine(settings: Settings) -> None:
+        questions.append(settings.context)
+
+    planner = Planner(model, card, Wishes(context=context), MachineSpeed(model, card), engine)
+    trial, _ = planner.decide()
+    assert not trial.fits
+    assert not planner.exactly(trial.settings).fits
+    assert questions == [context] * 2 * asked
+
+
 def test_more_tokens_than_the_engine_counts(specs: dict[str, ModelSpec]) -> None:
     wishes = Wishes(context=1 << 30, parallel=4)
     plan = planned(specs["SmolLM2-135M"], hardware_named("rtx-4090"), wishes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import click
 from moestro.cli.fronting import Facing, front_options
 from moestro.cli.launch import Prepared, prepare, prepare_plan
 from moestro.cli.options import address_options, engine_options, wishes_of
-from moestro.cli.service_log import ServiceLog
+from moestro.cli.service_log import FaultHandler, ServiceLog
 from moestro.cli.systemd_notify import notify
 from moestro.errors import EngineError, MoestroError, UsageError
 from moestro.planning import Wishes
@@ -81,9 +82,12 @@ def command(
     except BaseException:
         listener.close()
         raise
+    faults = FaultHandler(log)
+    logging.getLogger().addHandler(faults)
     try:
         run(lambda: _serve(first, prepared, target, listener, facing, log, log_requests))
     finally:
+        logging.getLogger().removeHandler(faults)
         log.close()
     return 0
 

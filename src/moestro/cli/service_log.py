@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import queue
+import logging
 import sys
-import threading
+import textwrap
+import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from moestro.client.text import valid_text
-from moestro.engine.log import BoundedFile
+from moestro.engine.log import BoundedFile, WriterThread
 from moestro.words import plain
 
 if TYPE_CHECKING:
@@ -29,11 +31,8 @@ class ServiceLog:
     def __init__(self, *, as_json: bool) -> None:
         self.file: BoundedFile | None = None
         self._as_json = as_json
-        self._lines: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
-        self._put = self._written = 0
         self._dropped = 0
-        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
-        self._writer.start()
+        self._writer = WriterThread(self._write, MOST_WAITING)
 
     def say(self, event: str, text: str, **more: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -43,13 +42,8 @@ class ServiceLog:
         if self._as_json:
             line = json.dumps({"at": now, "event": event, "text": text, **more}, ensure_ascii=False)
         lines = line, f"{now} moestro {event}: {text}"
-        size = sum(map(len, lines))
-        if self._put - self._written + size > MOST_WAITING:
-            self._dropped += 1
-            return
-        self._dropped = 0
-        self._put += size
-        self._lines.put(lines)
+        accepted = self._writer.put(lines, sum(map(len, lines)))
+        self._dropped = 0 if accepted else self._dropped + 1
 
     def warn(self, text: str) -> None:
         self.say("warning", text)
@@ -66,17 +60,31 @@ class ServiceLog:
 
     def close(self) -> None:
         """Waits a moment until all is written."""
-        self._lines.put(None)
-        self._writer.join(CLOSE_SECONDS)
+        self._writer.close(CLOSE_SECONDS)
 
-    def _write(self) -> None:
-        while (lines := self._lines.get()) is not None:
-            shown, kept = (valid_text(line) for line in lines)
+    def _write(self, lines: list[tuple[str, str]]) -> None:
+        for line in lines:
+            shown, kept = map(valid_text, line)
             if self.file is not None:
                 self.file.write(plain(kept).encode() + b"\n")
-            try:
+            with suppress(OSError):  # its reader is gone; the file goes on
                 print(shown if self._as_json else plain(shown), file=sys.stderr, flush=True)
-            except OSError:  # its reader is gone; the file goes on
-                continue
-            finally:
-                self._written += sum(map(len, lines))
+
+
+class FaultHandler(logging.Handler):
+    """What the libraries have to say, and faults of ours that they caught, in the same log."""
+
+    def __init__(self, log: ServiceLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage().strip()
+        except (TypeError, ValueError):
+            text = record.msg
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            trace = "".join(traceback.format_exception(error)).strip()
+            text += "\n" + textwrap.indent(trace, "    ")
+        self._log.say("fault", f"{record.name}: {text}")

@@ -29,6 +29,7 @@ from moestro.errors import EngineError, EngineOutOfMemory, EngineStartFailed
 
 _HEALTH_INTERVAL_SECONDS = 0.05
 _LOG_DRAIN_SECONDS = 1.0
+_LOG_WRITE_SECONDS = 1.0
 _EXIT_LOG_LINES = 50
 _EXPLAIN_LOG_LINES = 200
 
@@ -204,6 +205,7 @@ class EngineProcess:
             self._lifeline.close()
         ended_by = signal_of(exit_code)
         self._state = EngineState.STOPPED if self._stop_wanted else EngineState.FAILED
+        await self._log.written(_LOG_WRITE_SECONDS)
         return EngineExit(
             sentence=self._explain(exit_code).sentence,
             exit_code=exit_code,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from moestro.gateway import failure, request_id
+from moestro.gateway.defaults import DISCARD_SECONDS
 from moestro.gateway.outlet import ABORT
 
 if TYPE_CHECKING:
@@ -29,12 +30,15 @@ MOST_FILES = 65536
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's parser waits for the end of a request's head however long it grows and takes; this
-    one gives up. And it takes no more connections than there are files for."""
+    """uvicorn's parser waits for the end of a request however long it grows and takes; this one
+    gives up. It takes no more connections than there are files for, and nothing that a client sends
+    behind a request breaks into the answer."""
 
     _in_head = True
     _head_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _answering: RequestResponseCycle | None = None
+    _deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -44,27 +48,35 @@ class BoundedHttp(HttpToolsProtocol):
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_head()
+        self._expect_nothing()
         super().connection_lost(exc)
+        if self._answering is not None and not self._answering.response_complete:
+            # uvicorn tells the last request, and others may wait behind this one.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    @property
+    def _busy(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
 
     def _expect_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
 
-    def _forget_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _expect_nothing(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _head_is_late(self) -> None:
-        self._head_timer = None
+        self._timer = None
         if self._head_bytes:
             self._refuse(failure.head_too_slow(HEAD_SECONDS))
         else:
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._deaf:
             return
         if self._in_head:
             self._head_bytes += len(data)
@@ -72,20 +84,33 @@ class BoundedHttp(HttpToolsProtocol):
         if self._in_head and self._head_bytes and not self.transport.is_closing():
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.send_400_response("too long")
-            else:
+            elif not self._busy:
                 self._expect_head()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
-        self._forget_head()
+        self._expect_nothing()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_head = True
         super().on_message_complete()
+        if not self._busy:  # nobody wanted its body, and the answer has left before it
+            self._expect_nothing()
+            self._expect_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() or self._busy:
+            return
+        if not self._in_head:
+            self._timer = self.loop.call_later(DISCARD_SECONDS, self.transport.close)
+        elif self._head_bytes:
+            self._expect_head()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
         cycle.transport = cast(asyncio.Transport, _Gathered(cycle.transport, self.loop))
         cast(dict[str, Any], cycle.scope)[ABORT] = self.transport.abort
         super()._start_asgi_task(cycle, app)
@@ -100,8 +125,13 @@ class BoundedHttp(HttpToolsProtocol):
         )
 
     def _refuse(self, error: failure.Failure) -> None:
-        """An answer to what never became a request, and the end of the connection."""
+        """An answer to what never became a request, and the end of the connection. Behind a request
+        that is being answered only the end."""
         if self.transport.is_closing():
+            return
+        if self._busy:
+            assert self._answering is not None
+            self._answering.keep_alive, self._deaf = False, True
             return
         headers = {**error.headers(), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
