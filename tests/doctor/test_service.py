@@ -6,7 +6,7 @@ import errno
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +30,7 @@ from moestro.doctor.checks.restart_policy import restart_of
 from moestro.doctor.listening import served_model
 from moestro.engine import EngineRequest
 from moestro.findings import Finding, Severity
+from moestro.gateway.failure import unauthorized
 from moestro.gateway.served_model import ServedModel
 from moestro.units import GIB
 from tests.doctor.setups_memory import SERVICE as UNIT
@@ -83,7 +84,9 @@ def test_in_a_container_the_address_has_to_be_open(workshop: Workshop) -> None:
 
 
 @contextmanager
-def listening(answer: bytes | None, status: int = 200) -> Iterator[int]:
+def listening(
+    answer: bytes | None, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Iterator[int]:
     """A port where something answers every GET so, or accepts and says nothing."""
     asked: list[str] = []
 
@@ -91,6 +94,8 @@ def listening(answer: bytes | None, status: int = 200) -> Iterator[int]:
         def do_GET(self) -> None:
             asked.append(self.path)
             self.send_response(status)
+            for header in (headers or {}).items():
+                self.send_header(*header)
             self.send_header("content-length", str(len(answer or b"")))
             self.end_headers()
             self.wfile.write(answer or b"")
@@ -131,6 +136,17 @@ def test_a_moestro_that_serves_is_no_fault(workshop: Workshop) -> None:
             found = only(workshop.case(address=Address(host, taken)), port.CHECK)
         assert (found.code, found.severity) == ("already-serving", Severity.INFO)
         assert "qwen" in (found.evidence or "")
+
+
+def test_a_moestro_that_asks_for_keys_is_known_by_that(workshop: Workshop) -> None:
+    asked = unauthorized(given=False)
+    with listening(asked.body(), asked.status, asked.headers()) as taken:
+        found = only(workshop.case(address=Address("127.0.0.1", taken)), port.CHECK)
+        assert (found.code, found.severity) == ("already-serving", Severity.INFO)
+        assert "asks for a key" in (found.evidence or "")
+    with listening(b"{}", 401, {"www-authenticate": "Bearer"}) as taken:
+        found = only(workshop.case(address=Address("127.0.0.1", taken)), port.CHECK)
+        assert found.code == "port-taken"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class StubEngine:
         self.api_key = KEY
         self.started_seconds: float | None = None
         self.stream_context: int | None = None
+        self.takes: tuple[str, ...] = ("text",)
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.script: dict[str, Any] = {}

@@ -101,7 +101,7 @@ async def test_a_refusal_is_what_openais_clients_expect(path: Path) -> None:
     key(path)
     async with gateway(path) as at:
         async with at.http.post(CHAT, json=HELLO) as answer:
-            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["www-authenticate"] == 'Bearer realm="moestro"'
             assert (await error(answer))["code"] == "missing_api_key"
         async with openai.AsyncOpenAI(api_key="no", base_url=f"{at.url}/v1", max_retries=0) as ai:
             with pytest.raises(openai.AuthenticationError):

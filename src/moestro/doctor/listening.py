@@ -15,6 +15,11 @@ from moestro.hardware.nvidia import within
 _ASK_SECONDS = 0.5
 _MOST_BYTES = 1 << 16
 
+CHALLENGE = 'Bearer realm="moestro"'
+"""With which the gateway asks for a key."""
+
+SECRET = ""
+
 Place = tuple[socket.AddressFamily, Any]
 """Family and address of a socket."""
 
@@ -39,8 +44,8 @@ def only_this_machine(place: Place) -> bool:
 
 
 def served_model(place: Place) -> str | None:
-    """The model that a moestro serves there already; None if anything else listens, or nothing
-    that answers in half a second. Asks this machine only."""
+    """The model that a moestro serves there already, `SECRET` if it tells only who has a key; None
+    if anything else listens, or nothing that answers in half a second. Asks this machine only."""
     ip = ip_address(str(place[1][0]).partition("%")[0])
     if not (only_this_machine(place) or ip.is_unspecified):
         return None
@@ -52,7 +57,10 @@ def _listed_model(host: str, port: int) -> str | None:
     connection = HTTPConnection(host, port, timeout=_ASK_SECONDS)
     try:
         connection.request("GET", "/v1/models")
-        listed = json.loads(connection.getresponse().read(_MOST_BYTES))["data"][0]
+        answer = connection.getresponse()
+        if answer.status == 401:
+            return SECRET if answer.getheader("www-authenticate") == CHALLENGE else None
+        listed = json.loads(answer.read(_MOST_BYTES))["data"][0]
         mine = listed["owned_by"] == "moestro"
         return words.shown(str(listed["id"])) if mine else None
     except (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError):

@@ -64,6 +64,7 @@ class EngineProcess:
         self._address: str | None = None
         self._started_seconds: float | None = None
         self._stream_context: int | None = None
+        self._takes: tuple[str, ...] = ("text",)
         self._begun = False
         self._oom_kills: int | None = None
         self._spawn_over = asyncio.Event()
@@ -98,6 +99,10 @@ class EngineProcess:
     @property
     def stream_context(self) -> int | None:
         return self._stream_context
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        return self._takes
 
     def log_tail(self, lines: int = 50) -> tuple[str, ...]:
         return self._log.tail(lines)
@@ -234,6 +239,7 @@ class EngineProcess:
         await self._ask(process, port, "/health", until=lambda status: status == 200)
         properties = await self._ask(process, port, "/props", until=lambda status: status != 0)
         self._stream_context = _stream_context(properties)
+        self._takes = ("text", *_senses(properties))
 
     async def _ask(
         self,
@@ -300,3 +306,14 @@ def _stream_context(properties: Any) -> int | None:
         return int(properties["default_generation_settings"]["n_ctx"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+_SENSES = {"vision": "image", "audio": "audio", "video": "video"}
+"""The engine's words → those of the lists of models."""
+
+
+def _senses(properties: Any) -> list[str]:
+    known = properties.get("modalities") if isinstance(properties, dict) else None
+    if not isinstance(known, dict):
+        return []
+    return [kind for sense, kind in _SENSES.items() if known.get(sense) is True]

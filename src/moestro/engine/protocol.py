@@ -83,6 +83,11 @@ class Engine(Protocol):
         """
 
     @property
+    def takes(self) -> tuple[str, ...]:
+        """What may be sent to it, as the ready engine says: "text", and "image", "audio" or "video"
+        where its model has eyes or ears."""
+
+    @property
     def started_seconds(self) -> float | None:
         """Seconds from the start of the process until it was ready."""
 

@@ -243,7 +243,7 @@ def unauthorized(*, given: bool) -> Failure:
         code="invalid_api_key" if given else "missing_api_key",
         source="request",
         hint="Send one that moestro keys create made, as “Authorization: Bearer mo-…”.",
-        challenge="Bearer",
+        challenge='Bearer realm="moestro"',  # `doctor` knows a moestro by it
     )
 
 

@@ -15,16 +15,23 @@ ANY_MODEL = "default"
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """`context_length` is what one stream can reach, as the engine says; None until it has said."""
+    """`context_length` is what one stream can reach, and `takes` what may be sent ("text", "image",
+    …), as the engine says; None, and text, until it has said."""
 
     name: str
     aliases: tuple[str, ...]
     created: int
     parallel: int
     context_length: int | None = None
+    takes: tuple[str, ...] = ("text",)
 
     @classmethod
-    def of(cls, request: EngineRequest, context_length: int | None = None) -> ServedModel:
+    def of(
+        cls,
+        request: EngineRequest,
+        context_length: int | None = None,
+        takes: tuple[str, ...] = ("text",),
+    ) -> ServedModel:
         split = parse_split_name(request.model.name)
         # Clients must be able to say these names: a file's may hold bytes that are not UTF-8.
         stem = valid_text(split.stem if split is not None else request.model.stem)
@@ -39,6 +46,7 @@ class ServedModel:
             created=created,
             parallel=request.settings.parallel,
             context_length=context_length,
+            takes=takes,
         )
 
     @property
@@ -60,4 +68,8 @@ class ServedModel:
             "context_length": self.context_length,
             "max_model_len": self.context_length,
             "parallel": self.parallel,
+            "architecture": {
+                "input_modalities": list(self.takes),
+                "output_modalities": ["text"],
+            },
         }

@@ -479,7 +479,8 @@ class Service:
         """This engine answers from now on."""
         self._life, self._coming, self._last_words = life, None, None
         self._asleep = False
-        self.model = ServedModel.of(life.request, life.engine.stream_context)
+        engine = life.engine
+        self.model = ServedModel.of(life.request, engine.stream_context, engine.takes)
         self.queue.open(life, life.request.settings.parallel)
 
     def _step_down(self, request: EngineRequest, said: str) -> EngineRequest:

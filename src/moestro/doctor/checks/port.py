@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from moestro.doctor.case import Address, Case
 from moestro.doctor.check import Check, ok
 from moestro.doctor.host import Host
-from moestro.doctor.listening import Place, resolved, served_model, shown
+from moestro.doctor.listening import SECRET, Place, resolved, served_model, shown
 from moestro.findings import Finding, Severity
 
 FIRST_FREE_PORT = 1024
@@ -58,7 +58,9 @@ def _refused(host: Host, address: Address, place: Place, error: OSError) -> Find
                 Severity.INFO,
                 "already-serving",
                 "moestro serves at this address already",
-                f"{shown(address)} answers for the model {model}",
+                f"{shown(address)} answers for the model {model}"
+                if model != SECRET
+                else f"{shown(address)} asks for a key, and tells its model only who has one",
                 "Nothing needs to be done if that is the service you mean; give another one its "
                 "own port with --port.",
             )
