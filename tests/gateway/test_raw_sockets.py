@@ -103,6 +103,16 @@ async def test_what_comes_behind_a_request_does_not_break_into_its_answer(
     writer.close()
 
 
+async def test_a_body_that_is_no_http_is_told_at_once(gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+    await asyncio.sleep(0.05)  # by now the body is waited for
+    writer.write(b"no length\r\n")
+    async with asyncio.timeout(10):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
 async def test_an_answer_with_another_request_behind_it_ends_when_its_client_leaves(
     gateway: Gateway,
 ) -> None:

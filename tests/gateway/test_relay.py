@@ -198,7 +198,7 @@ async def test_several_answers_at_once_are_told_again_from_the_start(
 
 
 async def test_a_client_that_takes_nothing_is_cut_and_its_answer_not_tried_again(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("moestro.gateway.outlet.SEND_SECONDS", 0.3)
     monkeypatch.setattr("tests.gateway.stub_engine.WORDS", ("x" * (1 << 20),))
@@ -213,6 +213,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_its_answer_not_tried_again
     await until(lambda: gateway.engine.active == 0 and gateway.service.running == 0)
     async with asyncio.timeout(10):
         assert DONE not in await reader.read()
+    assert [one.name for one in caplog.records if one.name != "aiohttp.server"] == []
     writer.close()
     assert len(gateway.engine.requests) == 1
     async with gateway.http.post(CHAT, json=ask(stream=False, tokens=0)) as response:

@@ -129,10 +129,14 @@ class BoundedHttp(HttpToolsProtocol):
         that is being answered only the end."""
         if self.transport.is_closing():
             return
-        if self._busy:
-            assert self._answering is not None
-            self._answering.keep_alive, self._deaf = False, True
-            return
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            if self._in_head or self.cycle is not answering:
+                answering.keep_alive, self._deaf = False, True
+                return
+            if answering.response_started:  # of its own body, which nobody reads any more
+                self.transport.close()
+                return
         headers = {**error.headers(), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         body = error.body()
