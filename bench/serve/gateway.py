@@ -37,6 +37,7 @@ class OutsideEngine:
         self.state = EngineState.STARTING
         self.started_seconds: float | None = None
         self.stream_context: int | None = None
+        self.takes: tuple[str, ...] = ("text",)
         self._ended = asyncio.Event()
 
     async def start(self, timeout_seconds: float | None = None) -> None:

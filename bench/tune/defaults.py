@@ -35,6 +35,7 @@ class DefaultServer:
         self.api_key = secrets.token_hex(16)
         self.address = ""
         self.stream_context: int | None = None
+        self.takes: tuple[str, ...] = ("text",)
         self.started_seconds: float | None = None
 
     @property
