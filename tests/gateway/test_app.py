@@ -40,7 +40,7 @@ async def test_models_are_listed_with_their_real_limits(gateway: Gateway) -> Non
     # What the engine says (480), not what it was asked for (512).
     assert model["context_length"] == model["max_model_len"] == 480
     assert model["parallel"] == 2
-    assert model["architecture"] == {"input_modalities": ["text"], "output_modalities": ["text"]}
+    assert model["input_modalities"] == ["text"]
 
 
 @pytest.mark.parametrize("name", ["stub-model", "stub-file", "default"])

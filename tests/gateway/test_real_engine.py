@@ -596,7 +596,7 @@ def seeing(
 def test_images_are_looked_at(seeing: tuple[Place, int]) -> None:
     place, without = seeing
     (model,) = place.openai.models.list().data
-    assert model.model_dump()["architecture"]["input_modalities"][:2] == ["text", "image"]
+    assert model.model_dump()["input_modalities"][:2] == ["text", "image"]
 
     def seen(*images: str) -> tuple[int, list[float]]:
         urls = [f"data:image/png;base64,{image}" for image in images]

@@ -68,8 +68,5 @@ class ServedModel:
             "context_length": self.context_length,
             "max_model_len": self.context_length,
             "parallel": self.parallel,
-            "architecture": {
-                "input_modalities": list(self.takes),
-                "output_modalities": ["text"],
-            },
+            "input_modalities": list(self.takes),
         }

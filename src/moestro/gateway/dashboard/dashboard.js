@@ -625,9 +625,10 @@ async function follow() {
     try {
       const status = await ask("api/status", current.signal);
       if (!status.ok) throw new Error(`HTTP ${status.status}`);
+      const first = await status.json();
       at("key-form").hidden = true;
       at("main").hidden = false;
-      showStatus(await status.json());
+      showStatus(first);
       const events = await ask("api/events", current.signal);
       if (!events.ok) {  // too many listen: look now and then instead
         await wait(5);
