@@ -12,6 +12,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -19,8 +20,8 @@ _WORD = {"choices": [{"index": 0, "delta": {"content": " ok"}, "finish_reason": 
 _END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
 
 
-def event(data: dict[str, object]) -> bytes:
-    return f"data: {json.dumps({'id': 'c', 'model': 'paced'} | data)}\n\n".encode()
+def event(data: Mapping[str, object]) -> bytes:
+    return f"data: {json.dumps({'id': 'c', 'model': 'paced', **data})}\n\n".encode()
 
 
 def app(first_seconds: float, gap_seconds: float) -> web.Application:

@@ -39,7 +39,7 @@ from moestro.hardware.this_machine import this_inventory
 from moestro.model import ModelSpec, read_model
 from moestro.planning.memory import Ledger, ledger
 from moestro.planning.placement import HOST, place
-from moestro.planning.settings import Settings
+from moestro.planning.settings import CacheType, Settings
 from moestro.units import GIB, MIB
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,14 +47,19 @@ BASE = Settings(context=8192, parallel=1, threads=2)
 
 
 def grid() -> tuple[Settings, ...]:
-    """On the host: at least 25 settings of each kind that the issue of memory has."""
+    """On the host: what decides its memory, each in several steps."""
     contexts = [replace(BASE, context=c) for c in (2048, 4096, 16384, 32768, 131072, 262144)]
     streams = [replace(BASE, context=4096, parallel=p) for p in (2, 4, 8, 16)]
     ubatches = [replace(BASE, ubatch=u) for u in (128, 256, 1024, 2048)]
+    kinds: list[tuple[CacheType, CacheType]] = [
+        ("q8_0", "q8_0"),
+        ("q4_0", "q4_0"),
+        ("q8_0", "q4_0"),
+    ]
     types = [
         replace(BASE, cache_type_k=k, cache_type_v=v, context=c)
         for c in (8192, 65536)
-        for k, v in (("q8_0", "q8_0"), ("q4_0", "q4_0"), ("q8_0", "q4_0"))
+        for k, v in kinds
     ]
     slow = [
         replace(BASE, flash_attention="off", context=c, parallel=p, ubatch=u)
@@ -116,7 +121,7 @@ class Reference:
     cache_mib: int
     compute_mib: int
     ubatch: int = 512
-    cache_type: str = "f16"
+    cache_type: CacheType = "f16"
 
 
 REFERENCES = (
@@ -255,7 +260,7 @@ def references(folder: Path) -> list[dict[str, Any]]:
     for wanted in REFERENCES:
         spec = read_model(folder / f"{wanted.model}.gguf")
         settings = replace(BASE, ubatch=wanted.ubatch, cache_type_k=wanted.cache_type,
-                           cache_type_v=wanted.cache_type, flash_attention="on")  # type: ignore[arg-type]  # fmt: skip
+                           cache_type_v=wanted.cache_type, flash_attention="on")  # fmt: skip
         book = ledger(spec, settings, machine(()), place(spec, settings))
         with DryRun(spec, ()) as engine:
             said = engine.memory(settings, every_token_outputs=True).devices[0]

@@ -272,7 +272,7 @@ def main() -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}  # type: ignore[no-any-return]
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def save(path: Path, results: dict[str, Any]) -> None:

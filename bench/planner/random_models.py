@@ -109,7 +109,8 @@ def is_tied(shape: Shape) -> bool:
 
 def _shuffling_norm(width: int, random: np.random.Generator) -> np.ndarray:
     """Random signs: without them a tied model would answer each token with itself, for ever."""
-    return (random.choice((-1.0, 1.0), width) * width**-0.5).astype(np.float32)
+    signs: np.ndarray = random.choice((-1.0, 1.0), width) * width**-0.5
+    return signs.astype(np.float32)
 
 
 def _more_bits(layer: int, layers: int) -> bool:
@@ -187,7 +188,7 @@ def _write_quantized(
     while blocks:
         count = min(span, blocks)
         start = int(random.integers(0, len(pool) - count + 1))
-        write(memoryview(pool[start : start + count]).cast("B"))
+        write(pool[start : start + count].data.cast("B"))
         blocks -= count
 
 

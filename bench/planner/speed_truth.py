@@ -261,7 +261,7 @@ def rates(typical: Sequence[float], calm: Sequence[float]) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {"cases": {}}  # type: ignore[no-any-return]
+    return json.loads(path.read_text()) if path.exists() else {"cases": {}}
 
 
 def rounds_of(results: dict[str, Any], case: Case) -> int:

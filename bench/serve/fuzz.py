@@ -89,7 +89,9 @@ async def chat(url: str) -> None:
 async def attack(host: str, port: int, options: argparse.Namespace, sums: Sums) -> None:
     dice = random.Random(options.seed)
     short = sorted(set(RAW) - {"a huge body", "a wide array"})
-    jobs: list[tuple[str, bytes, float | None]] = [(name, RAW[name], None) for name in RAW] * 3
+    jobs: list[tuple[str, bytes, float | None]] = []
+    for _ in range(3):
+        jobs += [(name, data, None) for name, data in RAW.items()]
     for number in range(options.mangled):
         name = dice.choice(short)
         leaves = 0.02 if number % 5 == 0 else None

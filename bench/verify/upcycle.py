@@ -174,7 +174,8 @@ class _Upcycled:
     def copies(self, values: np.ndarray) -> np.ndarray:
         """[experts, rows, columns]"""
         noise = self.random.standard_normal((EXPERTS, *values.shape), dtype=np.float32)
-        return values + noise * (NOISE * values.std())
+        copied: np.ndarray = values + noise * (NOISE * values.std())
+        return copied
 
     def halves(self, block: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """(shared, routed) neurons of each of the three matrices: every other one."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from moestro.cli.launch import prepare
@@ -247,6 +248,23 @@ def test_load_is_put_on_the_model_and_watched() -> None:
     assert all(sample.tokens_per_second > 0 for sample in report.samples)
     if sys.platform == "linux":
         assert all((sample.rss_bytes or 0) > 1 << 20 for sample in report.samples)
+
+
+def test_an_engine_that_dies_under_load_is_told_although_no_stream_noticed() -> None:
+    prepared = prepare("demo", Wishes(parallel=2, context=1024))
+    killed: list[int] = []
+
+    def kill(_seconds: float) -> None:
+        for child in psutil.Process().children(recursive=True):
+            if not killed and child.status() != psutil.STATUS_ZOMBIE:
+                killed.append(child.pid)
+                child.kill()
+
+    report = soaked(prepared, 30.0, kill)
+    assert killed
+    assert report.seconds < 20.0, "there is nothing more to see"
+    assert report.trouble is not None
+    assert "SIGKILL" in report.trouble
 
 
 def test_the_machine_is_looked_at_before_it_is_put_under_load(

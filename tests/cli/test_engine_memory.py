@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import mmap
 import os
-import subprocess
-import sys
 
 import pytest
 
 from moestro.cli import engine_memory
-from moestro.cli.engine_memory import SPARE_BYTES, MemoryReader, own_bytes
+from moestro.cli.engine_memory import SPARE_BYTES, MemoryReader
 from moestro.cli.main import main
 from moestro.gateway.growth import DEVICE, HOST, Memory
 from moestro.units import GIB, MIB
@@ -19,28 +16,10 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moestro.hardware.nvidia_state.nvidia_memory_of", lambda _: None)
 
 
-def test_own_memory_grows_by_what_is_taken() -> None:
-    before = own_bytes(os.getpid())
-    # Memory of its own, not what the process has free already.
-    with mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as kept:
-        kept.write(b"\1" * len(kept))
-        after = own_bytes(os.getpid())
-    assert before is not None
-    assert after is not None
-    assert after - before > 60 * MIB
-
-
-def test_a_process_that_is_gone_has_none() -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    assert own_bytes(process.pid) is None
-    assert MemoryReader()(process.pid) == {}
-
-
 def test_the_budget_is_what_was_said_or_what_the_machine_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine_memory, "own_bytes", lambda _: GIB)
+    monkeypatch.setattr("moestro.hardware.process_memory.own_bytes", lambda _: GIB)
     monkeypatch.setattr(engine_memory, "room_bytes", lambda: 3 * GIB - SPARE_BYTES)
     assert MemoryReader(2 * GIB)(1) == {HOST: Memory(GIB, 2 * GIB)}
     assert MemoryReader()(1) == {HOST: Memory(GIB, 4 * GIB - SPARE_BYTES)}

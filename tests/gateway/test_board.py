@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,7 +14,6 @@ from moestro.gateway import board as boards
 from moestro.gateway import server as servers
 from moestro.gateway.app import Front
 from moestro.gateway.board import MOST_UNSENT, About, Board, used_share
-from moestro.gateway.footprint import host_bytes, in_ram
 from moestro.gateway.growth import GrowthWatch
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
@@ -192,18 +189,3 @@ async def test_events_end_when_the_gateway_does(monkeypatch: pytest.MonkeyPatch)
 )
 def test_how_full_the_cache_is(slots: Any, share: float | None) -> None:
     assert used_share(slots) == share
-
-
-def test_the_memory_of_a_process(tmp_path: Path) -> None:
-    (tmp_path / "7").mkdir()
-    (tmp_path / "7" / "status").write_text(
-        "Name:\tx\nVmRSS:\t 99 kB\nRssAnon:\t 10 kB\nRssFile:\t 20 kB\nRssShmem:\t 0 kB\n"
-        "VmSwap:\t 5 kB\nRssAnonX:\tkB\n"
-    )
-    found = host_bytes(7, tmp_path)
-    assert found == {"anon": 10240, "file": 20480, "shared": 0, "swap": 5120}
-    assert in_ram(found) == 30720
-    assert host_bytes(os.getpid(), tmp_path)["resident"] > 0
-    assert host_bytes(2**22 + 1, tmp_path) == {}
-    assert host_bytes(None) == {}
-    assert in_ram({}) is None

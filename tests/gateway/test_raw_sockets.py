@@ -84,6 +84,30 @@ def stream(tokens: int, pause: float) -> bytes:
     return head % len(body) + body
 
 
+async def test_a_client_of_http_1_0_gets_no_chunks(gateway: Gateway) -> None:
+    """As proxies and load generators of that version ask."""
+    async with asyncio.timeout(10):
+        for request in (
+            stream(3, 0.0).replace(b"HTTP/1.1", b"HTTP/1.0"),
+            b"GET /v1/models HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
+            b"HEAD /v1/models HTTP/1.0\r\n\r\n",
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+            writer.write(request)
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert b"transfer-encoding" not in head.lower()
+            assert b"connection: close" in head.lower()
+            if request.startswith(b"HEAD"):
+                assert body == b""
+            elif request.startswith(b"GET"):
+                assert json.loads(body)["object"] == "list"
+            else:
+                assert body.startswith(b"data: {")
+                assert body.endswith(b"data: [DONE]\n\n")
+
+
 @pytest.mark.parametrize("behind", [b"\r\n", b"GET / HT", b"\x00\x01\r\n\r\n", b"x" * 100_000])
 async def test_what_comes_behind_a_request_does_not_break_into_its_answer(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, behind: bytes

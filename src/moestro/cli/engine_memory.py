@@ -32,6 +32,7 @@ class MemoryReader:
 
     def __call__(self, pid: int) -> Mapping[str, Memory]:
         from moestro.gateway.growth import DEVICE, HOST, Memory
+        from moestro.hardware.process_memory import own_bytes
 
         if pid != self._pid or time.monotonic() - self._asked >= RARELY_SECONDS:
             self._ask_rarely(pid)
@@ -50,24 +51,6 @@ class MemoryReader:
 
         self._device, self._room = nvidia_memory_of(pid), room_bytes()
         self._pid, self._asked = pid, time.monotonic()
-
-
-def own_bytes(pid: int) -> int | None:
-    """Memory of a process that is its own, without what it maps from files; None if it is gone.
-
-    Linux: RssAnon and swap. Elsewhere what would be free without it (USS).
-    """
-    import psutil
-
-    from moestro.doctor.host import Host
-
-    own = Host().own_bytes(pid)
-    if own is not None:
-        return own
-    try:
-        return int(psutil.Process(pid).memory_full_info().uss)
-    except psutil.Error:
-        return None
 
 
 def room_bytes() -> int:

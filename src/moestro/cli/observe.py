@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from moestro.hardware.process_memory import in_ram, process_memory
 from moestro.planning import Estimate, Planner, Settings, Workload
 from moestro.planning.observed import Observation
 from moestro.planning.placement import HOST
@@ -37,7 +38,7 @@ def observation(prepared: Prepared, pid: int | None, answer: Answer) -> Observat
         source=predicted.source if predicted is not None else None,
         decode_observed=answer.tokens_per_second,
         memory_predicted_bytes=plan.ledger.resident_bytes(HOST),
-        memory_observed_bytes=_host_bytes(pid),
+        memory_observed_bytes=in_ram(process_memory(pid)),
     )
 
 
@@ -46,15 +47,3 @@ def _predicted(planner: Planner, settings: Settings, read: int, written: int) ->
     placement = planner.trial(settings).placement
     speed = planner.forecaster.raw(settings, placement, workload)
     return None if speed is None else speed.decode
-
-
-def _host_bytes(pid: int | None) -> int | None:
-    """Memory of the engine's process that is in RAM now, the file's mapped pages included."""
-    if pid is None:
-        return None
-    import psutil
-
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return None

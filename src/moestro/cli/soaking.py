@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from moestro.cli.launch import Prepared
 from moestro.client.endpoint import EndpointClient
-from moestro.doctor.host import Host
 from moestro.doctor.soak import SoakReport, SoakSample
 from moestro.engine import EngineState
 from moestro.engine.start import make_engine
@@ -21,6 +20,7 @@ from moestro.gateway.keys import new_secret
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from moestro.hardware.gpu_state import read_gpu_states
+from moestro.hardware.process_memory import own_bytes
 
 STRETCHES = 18
 """Samples of a soak: six in each third."""
@@ -107,8 +107,7 @@ async def _watch(
     engine = service.engine
     assert engine is not None
     stretch = max(seconds / STRETCHES, LEAST_STRETCH_SECONDS)
-    host, begun = Host(), time.monotonic()
-    last = begun
+    last = begun = time.monotonic()
     tokens, times = load.tokens, processor_times(engine.pid)
     while last - begun < seconds and not load.failures and not service.restarts:
         await asyncio.sleep(stretch)
@@ -123,7 +122,7 @@ async def _watch(
                 temperature_c=_hottest(),
                 gpu_temperature_c=max(heats, default=None),
                 gpu_reasons=tuple(sorted({r for s in states for r in s.reasons or ()})),
-                rss_bytes=None if engine.pid is None else host.own_bytes(engine.pid),
+                rss_bytes=None if engine.pid is None else own_bytes(engine.pid),
                 stolen=now_times.stolen_since(times),
                 others=now_times.others_since(times),
             )

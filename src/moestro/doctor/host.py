@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moestro.hardware.process_memory import own, parse_status
+
 _MOST_BYTES = 1 << 20
 
 Limit = tuple[int | None, int | None]
@@ -83,11 +85,7 @@ class Host:
 
     def own_bytes(self, pid: int | str) -> int | None:
         """Memory of a process that is its own (RssAnon and VmSwap), without mapped files."""
-        names = ("RssAnon", "VmSwap")
-        status = self.table(f"proc/{pid}/status")
-        sizes = [_kilobytes(status.get(name, "")) for name in names]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if known else None
+        return own(parse_status(self.text(f"proc/{pid}/status") or ""))
 
     def paths(self, pattern: str) -> list[str]:
         """What matches, sorted by name with numbers as numbers; relative to the root."""

@@ -16,10 +16,10 @@ from moestro.engine import EngineState
 from moestro.errors import MoestroError
 from moestro.gateway import failure
 from moestro.gateway.failure import RequestFailed
-from moestro.gateway.footprint import host_bytes, in_ram
 from moestro.gateway.life import Life
 from moestro.gateway.meters import RECENT_SECONDS, Ended, Meters, percentile
 from moestro.gateway.service import Note, Service
+from moestro.hardware.process_memory import in_ram, process_memory
 
 METRICS, STATUS, EVENTS, ROUTING = "/metrics", "/api/status", "/api/events", "/api/routing"
 """They tell of the service and of nobody's text: one scope of access."""
@@ -103,7 +103,7 @@ class Board:
     async def _read(self) -> None:
         life = self.service.life
         pid = life.engine.pid if life is not None and life.exit is None else None
-        self.host_bytes = host_bytes(pid)
+        self.host_bytes = process_memory(pid)
         look = self.about.device_bytes
         if pid is None or look is None:
             self.device_bytes = {}

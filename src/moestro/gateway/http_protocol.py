@@ -15,7 +15,13 @@ from moestro.gateway.defaults import DISCARD_SECONDS
 from moestro.gateway.outlet import ABORT
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
+    from uvicorn._types import (
+        ASGI3Application,
+        ASGIReceiveCallable,
+        ASGISendCallable,
+        ASGISendEvent,
+        Scope,
+    )
 
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -111,6 +117,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = _unchunked(cycle, app)
         cycle.transport = cast(asyncio.Transport, _Gathered(cycle.transport, self.loop))
         cast(dict[str, Any], cycle.scope)[ABORT] = self.transport.abort
         super()._start_asgi_task(cycle, app)
@@ -153,6 +161,22 @@ class BoundedHttp(HttpToolsProtocol):
             )
         )
         self.transport.close()
+
+
+def _unchunked(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """HTTP/1.0 has no chunks (RFC 9112, section 6.1): what has no length ends with its connection,
+    which uvicorn closes after each answer of that version."""
+    cycle.chunked_encoding = False
+
+    async def send(message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.body":
+            cycle.expected_content_length = len(message.get("body", b""))
+        await cycle.send(message)
+
+    async def answer(scope: Scope, receive: ASGIReceiveCallable, _send: ASGISendCallable) -> None:
+        await app(scope, receive, send)
+
+    return answer
 
 
 class _Gathered:
