@@ -67,7 +67,12 @@ async def test_an_unknown_route_is_an_envelope(gateway: Gateway) -> None:
     for path in ("/nope", "/v1", "/v1/chat/completions/", "/v1/models/"):
         async with gateway.http.get(path) as response:
             assert response.status == 404, path
-            assert (await error_of(response))["source"] == "request"
+            error = await error_of(response)
+            assert error["source"] == "request"
+    async with gateway.http.get("/nope") as response:
+        hint = (await error_of(response))["hint"]
+    assert "/v1/models/{name}," in hint
+    assert "dashboard" not in hint
 
 
 @pytest.mark.parametrize(

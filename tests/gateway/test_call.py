@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from moestro.gateway.call import CHAT, COMPLETION, EMBEDDING, MESSAGE, RESPONSE, parse_call
+from moestro.gateway.call import (
+    CHAT,
+    COMPLETION,
+    EMBEDDING,
+    MESSAGE,
+    RESPONSE,
+    check_taken,
+    parse_call,
+)
 from moestro.gateway.failure import RequestFailed
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -225,3 +233,22 @@ def test_nothing_is_fetched_from_deeper_places_either() -> None:
 )
 def test_what_a_request_holds_itself_is_fine(part: dict[str, Any]) -> None:
     parse_call(json.dumps(media(part)).encode(), CHAT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sense"),
+    [("image_url", "image"), ("input_image", "image"), ("input_audio", "audio")],
+)
+def test_what_a_model_does_not_take_is_refused(kind: str, sense: str) -> None:
+    part = {"type": kind, kind: {"url": "data:;base64,AA=="}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]
+    check_taken(messages, "messages", ["text", sense])
+    with pytest.raises(RequestFailed) as refused:
+        check_taken(messages, "messages", ["text"])
+    error = refused.value.failure
+    assert (error.status, error.code) == (400, "unsupported_input")
+    assert error.param == "messages[0].content[1]"
+
+
+def test_vectors_are_not_cut() -> None:
+    assert refusal(b'{"input": "a", "dimensions": 8}', EMBEDDING)[2] == "dimensions"

@@ -160,16 +160,41 @@ def chunks(words: int) -> list[bytes]:
 async def test_what_comes_before_the_next_beat_is_one_piece(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("moestro.gateway.engine_link.BEAT_SECONDS", 0.3)
+    monkeypatch.setattr("moestro.gateway.engine_link.BEAT_SECONDS", 0.1)
     async with (
         link_to(saying(CHUNKED + b"1\r\nx\r\n", *chunks(8))) as link,
         link.post("/v1/x", b"{}") as answer,
     ):
         assert await answer.piece() == b"x"
-        await answer.gather(link.beat())
+        await link.gather(answer)
         assert await answer.piece() == 8 * b"x"
         assert await answer.piece() == b""
-        await answer.gather(link.beat())  # nothing is left to wait for
+        await link.gather(answer)  # nothing is left to wait for
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_the_end_of_an_answer_is_seen_before_the_bar(
+    loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is the end of the engine, whose last words are not lost."""
+    monkeypatch.setattr("moestro.gateway.engine_link.BAR_BEATS", 10**9)
+
+    async def told(*said: bytes) -> bytes:
+        async with (
+            link_to(saying(CHUNKED + b"1\r\nx\r\n", *said)) as link,
+            link.post("/v1/x", b"{}") as answer,
+            asyncio.timeout(10),
+        ):
+            body = b""
+            while piece := await answer.piece():
+                body += piece
+                await link.gather(answer)
+            return body
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(told(*chunks(3))) == 4 * b"x"
+        with pytest.raises(LinkBroken):
+            runner.run(told(*chunks(3)[:-1]))
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -185,7 +210,7 @@ def test_a_link_may_be_cut_before_the_beat(
                 async with link.post("/v1/x", b"{}") as answer:
                     await answer.piece()
                     closing = asyncio.create_task(link.close())
-                    await answer.gather(link.beat())
+                    await link.gather(answer)
             except TimeoutError:
                 pass
             else:

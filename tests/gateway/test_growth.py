@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Iterable, Mapping
 
 import aiohttp
@@ -225,6 +226,20 @@ async def test_engines_that_leak_are_replaced_and_nobody_notices(quick: None, pl
     assert max(len(engine.requests) for engine in maker.made) * read.each < GIB
     told = " ".join(note.text for note in service.notes)
     assert f"its {place} memory grows by 4.00 MiB a request" in told
+
+
+@pytest.mark.parametrize("slow", [True, False])
+async def test_only_a_slow_look_takes_a_thread(quick: None, slow: bool) -> None:
+    threads: list[int] = []
+
+    def read(_pid: int) -> Mapping[str, Memory]:
+        threads.append(threading.get_ident())
+        return {HOST: Memory(GIB, 2 * GIB)}
+
+    service = Service(Maker(), stub_request(), growth=GrowthWatch(read, slow=lambda _pid: slow))
+    async with serving(service, bind(port=0)):
+        await until(lambda: bool(threads))
+    assert (threading.get_ident() not in threads) is slow
 
 
 async def test_a_quiet_moment_is_waited_for(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -506,6 +506,21 @@ def test_responses_whole_streamed_and_killed(demo_place: Place) -> None:
     create = demo_place.openai.responses.create
     whole = create(**asked)
 
+    assert whole.status == "incomplete"
+    assert whole.incomplete_details is not None
+    assert whole.incomplete_details.reason == "max_output_tokens"
+    assert whole.tools == []
+
+    short = {**asked, "input": "What is 2 + 3?"}
+    with demo_place.openai.responses.stream(**short) as helped:
+        events = list(helped)
+        final = helped.get_final_response()
+    assert final.status == "completed"
+    assert final.output_text == create(**short).output_text
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    snapshots = [event.snapshot for event in events if event.type == "response.output_text.delta"]
+    assert snapshots[-1] == final.output_text
+
     def streamed(kill_after: int | None) -> tuple[str, str, Any]:
         before, seen, text, last = demo_place.service.restarts, 0, "", None
         with create(**asked, stream=True) as stream:
@@ -518,7 +533,7 @@ def test_responses_whole_streamed_and_killed(demo_place: Place) -> None:
                         until(lambda: demo_place.service.restarts > before)
                 last = event
         assert last is not None
-        assert last.type == "response.completed"
+        assert last.type == "response.incomplete"
         usage = last.response.usage
         assert usage is not None
         return text, last.response.output_text, (usage.input_tokens, usage.output_tokens)

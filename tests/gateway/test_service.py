@@ -126,7 +126,13 @@ async def test_one_that_died_is_followed_at_once_and_one_that_never_came_after_a
 ) -> None:
     monkeypatch.setattr("moestro.gateway.service.FIRST_DELAY_SECONDS", 0.05)
     maker = StubMaker({}, {}, {"fails": "no luck"}, {"fails": "no luck"})
-    service = Service(maker, stub_request())
+    said: list[str | None] = []
+
+    def make(request: EngineRequest) -> StubEngine:
+        said.append(service.status.reason)
+        return maker(request)
+
+    service = Service(make, stub_request())
     await service.start()
     await maker.made[0].kill()
     await until(lambda: service.restarts == 1 and service.status.state is EngineState.READY)
@@ -138,6 +144,7 @@ async def test_one_that_died_is_followed_at_once_and_one_that_never_came_after_a
     await until(lambda: service.status.state is EngineState.READY)
     assert time.monotonic() - began >= 0.05 + 0.1, "the second wait is twice the first one"
     assert len(maker.made) == 5
+    assert said[3] == said[4] == "no luck", "the next try is no longer to come"
     assert [note.state for note in service.notes if note.engine == 3] == [EngineState.FAILED]
     await service.stop()
 

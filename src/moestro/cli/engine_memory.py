@@ -34,7 +34,7 @@ class MemoryReader:
         from moestro.gateway.growth import DEVICE, HOST, Memory
         from moestro.hardware.process_memory import own_bytes
 
-        if pid != self._pid or time.monotonic() - self._asked >= RARELY_SECONDS:
+        if self.slow(pid):
             self._ask_rarely(pid)
         found: dict[str, Memory] = {}
         own = own_bytes(pid)
@@ -45,6 +45,10 @@ class MemoryReader:
             own, free = self._device
             found[DEVICE] = Memory(own, max(own + free - DEVICE_SPARE_BYTES, 0))
         return found
+
+    def slow(self, pid: int) -> bool:
+        """Whether the next call asks what takes long."""
+        return pid != self._pid or time.monotonic() - self._asked >= RARELY_SECONDS
 
     def _ask_rarely(self, pid: int) -> None:
         from moestro.hardware.nvidia_state import nvidia_memory_of

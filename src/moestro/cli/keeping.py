@@ -59,15 +59,14 @@ def service_for(
     def fits_beside(request: EngineRequest) -> bool:
         return _fits_beside(served.now, request)
 
+    memory = MemoryReader(facing.engine_memory_bytes)
     return Service(
         partial(make_engine, log_file=log_file),
         facing.request(served.now),
         milder=milder,
         fits_beside=fits_beside,
         on_note=on_note,
-        growth=GrowthWatch(
-            MemoryReader(facing.engine_memory_bytes), lambda: _cache_bytes(served.now)
-        ),
+        growth=GrowthWatch(memory, lambda: _cache_bytes(served.now), memory.slow),
         unload_seconds=facing.unload_seconds,
     )
 

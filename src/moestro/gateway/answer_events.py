@@ -33,13 +33,7 @@ class Event:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         data = event_data(raw)
-        found: Any = None
-        if data is not None and data.startswith(b"{"):
-            try:
-                found = json.loads(data)
-            except ValueError:
-                found = None
-        self.data: dict[str, Any] = found if isinstance(found, dict) else {}
+        self.data = json_object(data) if data is not None and data.startswith(b"{") else {}
 
     def write(self, data: Mapping[str, Any]) -> bytes:
         """The same event with other data."""
@@ -47,6 +41,15 @@ class Event:
         if self.raw.startswith(b"event:"):
             name = self.raw[: self.raw.index(b"\n") + 1]
         return name + b"data: " + json_bytes(data) + b"\n\n"
+
+
+def json_object(text: bytes) -> dict[str, Any]:
+    """Empty for anything else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,9 @@ def create_app(service: Service, front: Front) -> ASGIApp:
         if api is not None:
             call = bounds.held(call, api.most)
         _check_model(service, call.model)
+        if service.life is not None:  # until then nobody knows what it takes
+            for name in ("messages", "input"):
+                calls.check_taken(call.data.get(name), name, service.model.takes)
         key = caller_of(request.scope).id
         meter = None
         if route != COUNT_TOKENS:
@@ -296,7 +299,8 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         response = _respond(request, wrong)
         response.headers["allow"] = allowed
         return response
-    routes = [route.path for route in request.app.routes if isinstance(route, Route)]
+    known = (route for route in request.app.routes if isinstance(route, Route))
+    routes = [one.path_format for one in known if not one.path.startswith("/dashboard.")]
     unknown = failure.unknown_route(request.method, request.scope["path"], routes)
     return _respond(request, unknown)
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -226,7 +226,7 @@ EMBEDDING: Mapping[str, Check] = {
     "input": PROMPT,
     "stream": NOT_HERE,
     "encoding_format": STRING,
-    "dimensions": INTEGER,
+    "dimensions": NOT_HERE,
     "user": STRING,
 }
 
@@ -414,9 +414,16 @@ def _check_content(content: Any, place: str) -> None:
             raise _wrong(f"{place}[{index}].text", "a string")
 
 
-_MEDIA = frozenset(
-    {"image_url", "input_image", "image", "input_audio", "audio_url", "input_video", "video_url"}
-)
+_MEDIA: Mapping[str, str] = {
+    "image_url": "image",
+    "input_image": "image",
+    "image": "image",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "input_video": "video",
+    "video_url": "video",
+}
+"""Types of parts → what a model has to take."""
 
 
 def _check_media(value: Any, place: str) -> None:
@@ -431,6 +438,29 @@ def _check_media(value: Any, place: str) -> None:
             _check_inline(value, place)
         elif isinstance(value.get("content"), list):
             _check_media(value["content"], f"{place}.content")
+
+
+def check_taken(value: Any, place: str, takes: Collection[str]) -> None:
+    """
+    Raises:
+        RequestFailed: 400, there is something in it that the model does not take.
+    """
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            if isinstance(entry, dict | list):
+                check_taken(entry, f"{place}[{index}]", takes)
+    elif isinstance(value, dict):
+        kind = _MEDIA.get(str(value.get("type")))
+        if kind is not None and kind not in takes:
+            raise RequestFailed(
+                failure.bad_request(
+                    f"This model takes {' and '.join(takes)}, and no {kind}.",
+                    param=place,
+                    code="unsupported_input",
+                    hint="A model that does needs its projector (mmproj….gguf) beside it.",
+                )
+            )
+        check_taken(value.get("content"), f"{place}.content", takes)
 
 
 def _check_inline(part: dict[str, Any], place: str) -> None:

@@ -18,7 +18,10 @@ KEEP_SECONDS = 2.0
 it is ours to close."""
 
 BEAT_SECONDS = 0.01
-"""The time between two beats of a link."""
+"""The time between two beats of a link. At each one it looks whether a fast stream has ended."""
+
+BAR_BEATS = 3
+"""With every so many beats the events of fast streams are passed on."""
 
 LEAVE_SECONDS = 2.0
 """How long requests may take to let go of a link that was cut; they need a turn of the loop."""
@@ -43,7 +46,11 @@ class EngineLink:
         """With the moment from which on it was; the newest last."""
 
         self._sweep: asyncio.TimerHandle | None = None
-        self._beat: list[asyncio.Future[None]] = []
+        self._beats = 0
+        self._next_beat: asyncio.TimerHandle | None = None
+        self._gathering: dict[Exchange, tuple[int, asyncio.Future[None]]] = {}
+        """With the descriptor of its socket."""
+
         self._leases: set[asyncio.Timeout] = set()
         self._open: set[Exchange] = set()
         self._all_left = asyncio.Event()
@@ -170,21 +177,31 @@ class EngineLink:
         if not self._leases and not self._open:
             self._all_left.set()
 
-    def beat(self) -> asyncio.Future[None]:
-        """The next moment at which all fast streams of this engine are read, `BEAT_SECONDS` away at
-        most. They wake once for all of them, and once for all the words since the last time."""
+    async def gather(self, exchange: Exchange) -> None:
+        """Returns with the next bar, or when the answer has ended. What comes until then is one
+        piece, and no work for the loop; all fast streams of an engine go on in the same turn."""
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        if not self._beat:
-            loop.call_later(BEAT_SECONDS, self._ring)
-        self._beat.append(waiter)
-        return waiter
+        with exchange.unread() as descriptor:
+            if descriptor is None:
+                return
+            waiter: asyncio.Future[None] = loop.create_future()
+            if self._next_beat is None:
+                self._next_beat = loop.call_later(BEAT_SECONDS, self._beat)
+            self._gathering[exchange] = (descriptor, waiter)
+            try:
+                await waiter
+            finally:
+                del self._gathering[exchange]
 
-    def _ring(self) -> None:
-        waiting, self._beat = self._beat, []
-        for waiter in waiting:
-            if not waiter.done():
+    def _beat(self) -> None:
+        self._next_beat = None
+        self._beats += 1
+        for exchange, (descriptor, waiter) in self._gathering.items():
+            if (exchange.look(descriptor) or self._beats % BAR_BEATS == 0) and not waiter.done():
                 waiter.set_result(None)
+        if self._gathering:
+            loop = asyncio.get_running_loop()
+            self._next_beat = loop.call_later(BEAT_SECONDS, self._beat)
 
     async def close(self) -> None:
         """Ends every request on this link with a TimeoutError, wherever it waits."""

@@ -7,7 +7,9 @@ send a request as everything else that the gateway does for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import httptools
@@ -113,16 +115,36 @@ class Exchange(asyncio.Protocol):
             self._transport.resume_reading()
         return found
 
-    async def gather(self, until: Awaitable[None]) -> None:
-        """Reads nothing until then: what comes meanwhile is one piece."""
+    @contextmanager
+    def unread(self) -> Iterator[int | None]:
+        """Nothing is read within, but what `look` reads; gives what that wants, None where there
+        is nothing to wait for."""
         if self._transport is None or self._whole:
+            yield None
             return
         self._transport.pause_reading()
         try:
-            await until
+            yield self._transport.get_extra_info("socket").fileno()
         finally:
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
+
+    def look(self, descriptor: int) -> bool:
+        """Reads what has come, without the loop; whether there is nothing more to wait for."""
+        if self._transport is None or self._transport.is_closing():
+            return True
+        if self._unread > MOST_UNREAD_BYTES:
+            return False
+        try:
+            data = os.read(descriptor, MOST_UNREAD_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # the loop reads the same, and says it
+        if not data:
+            return True
+        self.data_received(data)
+        return self._whole or self._broken is not None
 
     async def rest(self, limit_bytes: int | None = None) -> bytes:
         """The body, or as much of it as the limit allows.

@@ -177,13 +177,20 @@ class _Watched:
 
 
 class GrowthWatch:
-    """Watches the engine that answers, for as long as its service runs. `read` may be slow: it is
-    called in a thread. `allowance_bytes` says what an engine's caches may take on the host."""
+    """Watches the engine that answers, for as long as its service runs. Where
+    `slow` says that `read` would be, it is called in a thread: waking one costs more than a short
+    look. `allowance_bytes` says what an engine's caches may take on the host."""
 
-    def __init__(self, read: Read, allowance_bytes: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        read: Read,
+        allowance_bytes: Callable[[], int] = lambda: 0,
+        slow: Callable[[int], bool] = lambda _pid: False,
+    ) -> None:
         self.replacements = 0
         self._read = read
         self._allowance_bytes = allowance_bytes
+        self._slow = slow
         self._watched: _Watched | None = None
         self._quiet_since: float | None = None
         self._not_before = 0.0
@@ -248,7 +255,9 @@ class GrowthWatch:
         if not watched.lately or now - watched.lately[-1][0] >= 1.0:
             watched.lately.append((now, answered))
         rate = watched.rate(now)
-        for place, memory in (await asyncio.to_thread(self._read, pid)).items():
+        slow = self._slow(pid)
+        found = await asyncio.to_thread(self._read, pid) if slow else self._read(pid)
+        for place, memory in found.items():
             floors = watched.floors.setdefault(place, Floors())
             ended = floors.add(answered, memory.own_bytes)
             if ended and place == HOST and floors.last is not None:

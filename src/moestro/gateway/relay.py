@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.responses import Response
@@ -38,7 +39,7 @@ MOST_BREAKS = 3
 """How often a living engine may break its connection under one request."""
 
 FAST_SECONDS = 0.005
-"""A stream whose events come closer together is passed on with the beats of its engine's link, a
+"""A stream whose events come closer together is passed on with the bars of its engine's link, a
 few events at a time. One by one they would take as much of a processor as a thread of the engine
 has to spare."""
 
@@ -78,6 +79,11 @@ class Relay(Response):
             Transcript(api, call.body, call.data) if call.stream and api is not None else None
         )
         self._form = failure.form_for(path)
+        self._completed = (
+            api.form(call.data, service.model.name, int(time.time()))
+            if api is not None and api.form is not None
+            else None
+        )
         self._ticket = Ticket(key)
         self._seconds = seconds
         self._meter = meter if meter is not None else Meters().request()
@@ -143,6 +149,8 @@ class Relay(Response):
             return False
         if failed:
             raise RequestFailed(failure.from_engine(answer.status, whole))
+        if self._completed is not None:
+            whole = self._completed.whole(whole)
         self._answer(out, answer.status, {"content-type": "application/json"}, whole)
         self._meter.answered(whole)
         return True
@@ -214,19 +222,23 @@ class Relay(Response):
                         raise RequestFailed(error)
                     said.append(transcript.feed(event))
                 except (Diverged, RequestFailed):
-                    out.write(b"".join(said))  # it counts as said
+                    out.write(self._shown(said))  # it counts as said
                     raise
                 if transcript.ends_with(event):
-                    out.end(b"".join((*said, transcript.finish())))
+                    out.end(self._shown([*said, transcript.finish()]))
                     self._meter.streamed()
                     return
-            out.write(b"".join(said))
+            out.write(self._shown(said))
             if out.full:
                 await out.room()
             if life.heard_at - before < FAST_SECONDS * len(events):
-                await answer.gather(life.link.beat())
+                await life.link.gather(answer)
             before = life.heard_at
         raise LinkBroken("The stream ended without its last event.")
+
+    def _shown(self, events: Sequence[bytes]) -> bytes:
+        said = b"".join(events)
+        return self._completed.events(said) if self._completed is not None and said else said
 
     def _answer(self, out: Outlet, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole one."""

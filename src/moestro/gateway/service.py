@@ -385,6 +385,7 @@ class Service:
                 self._note(None, None, self._last_words)
                 order = self._next_order()
                 await asyncio.wait((order,), timeout=delay)
+                self._last_words = error.sentence
                 if order.done():
                     due = self._taken_order()
                     if due.of is not None:  # that engine is gone already

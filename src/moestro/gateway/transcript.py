@@ -28,6 +28,7 @@ from moestro.gateway.answer_events import (
     EventForm,
     Piece,
 )
+from moestro.gateway.response_form import ResponseForm
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 """Posts JSON to the engine that is to go on; the answer, or None where it refuses."""
@@ -76,12 +77,14 @@ class _Said:
 @dataclass(frozen=True, slots=True)
 class Api:
     """What a route needs so that its streams can go on. `most` are the fields that bound an
-    answer, in tokens."""
+    answer, in tokens. `form` completes what the engine leaves out: for (request, the model's name,
+    seconds since the epoch)."""
 
     events: EventForm
     beginning: Beginning
     had: Had
     most: tuple[str, ...]
+    form: Callable[[Mapping[str, Any], str, int], ResponseForm] | None = None
 
 
 class Transcript:
@@ -436,4 +439,5 @@ RESPONSE = Api(
     _response_beginning,
     _counted_at("/v1/responses/input_tokens"),
     ("max_output_tokens", "max_tokens", "n_predict"),
+    ResponseForm,
 )

@@ -186,7 +186,7 @@ def _set_speculation(
 
 def _set_embeddings(params: xllamacpp.CommonParams, model: Path) -> None:
     params.embedding = True
-    params.n_batch = params.n_ubatch  # all tokens of a text are outputs of one step
+    params.n_batch = params.n_ubatch  # pooling over all tokens needs them in one step
     if not names_pooling(model):  # then the engine would pool nothing
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
 

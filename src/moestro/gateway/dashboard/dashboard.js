@@ -159,8 +159,12 @@ function showStatus(status) {
   say("now-drafts-note", drafts.drafted
     ? `${count(drafts.accepted)} of ${count(drafts.drafted)}` : "no drafts so far");
   say("now-restarts", count(restarts.count));
-  say("now-restarts-note", Object.entries(restarts.reasons)
-    .map(([reason, times]) => `${count(times)} ${reason}`).join(", ") || "none");
+  const replaced = ["replaced", "grew"];  // on purpose: an engine that ended by itself is counted
+  const because = (chosen) => Object.entries(restarts.reasons)
+    .filter(([reason]) => replaced.includes(reason) === chosen)
+    .map(([reason, times]) => `${count(times)} ${reason}`).join(", ");
+  say("now-restarts-note", [because(false), because(true) && `besides: ${because(true)}`]
+    .filter(Boolean).join("; ") || "none");
 
   showRate(speed.history);
   showMemory(status.memory);
@@ -278,7 +282,7 @@ function showLatency(latency) {
     ...["p50", "p95", "p99"].map((share) => seconds(latency[name]?.[share]))]);
   part("latency", rows, (lines) => table(["", "50 %", "95 %", "99 %"], lines));
   say("latency-note", latency.requests
-    ? `Of ${count(latency.requests)} requests: so many percent took at most so long.`
+    ? `Of ${count(latency.requests)} request${latency.requests === 1 ? "" : "s"}: so many percent took at most so long.`
     : "No request has ended in the last five minutes.");
 }
 
@@ -289,7 +293,7 @@ function requestRows(requests) {
     ["Answered up to their limit of tokens", count(ends.length ?? 0)],
     ["Given up by their client", count(ends.abort ?? 0)],
     ["Failed", count(ends.error ?? 0)],
-    ...Object.entries(requests.failures).map(([code, times]) => [`  ${code}`, count(times)]),
+    ...Object.entries(requests.failures).map(([code, times]) => [`of these: ${code}`, count(times)]),
     ["Lost their engine and went on", count(requests.interrupted)],
     ["Tokens of prompts", count(requests.prompt_tokens)],
     ["of these from the prompt cache", count(requests.cached_tokens)],
