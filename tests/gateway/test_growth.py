@@ -228,6 +228,19 @@ async def test_engines_that_leak_are_replaced_and_nobody_notices(quick: None, pl
     assert f"its {place} memory grows by 4.00 MiB a request" in told
 
 
+async def test_a_budget_that_an_engine_begins_above_is_told_once(quick: None) -> None:
+    maker = Maker()
+    service = Service(maker, stub_request(), growth=GrowthWatch(Leak(maker, MIB, MIB, HOST)))
+    async with serving(service, bind(port=0)) as url, aiohttp.ClientSession(url) as http:
+        for _ in range(20):
+            async with http.post("/v1/chat/completions", json=HELLO) as answer:
+                assert answer.status == 200
+            await asyncio.sleep(0.005)
+        told = [note for note in service.notes if "more than the 1.00 MiB that it may" in note.text]
+    assert len(told) == 1
+    assert told[0].engine == 1
+
+
 @pytest.mark.parametrize("slow", [True, False])
 async def test_only_a_slow_look_takes_a_thread(quick: None, slow: bool) -> None:
     threads: list[int] = []

@@ -238,12 +238,12 @@ class GrowthWatch:
             if life is None or life.engine.pid is None or not life.ready:
                 self._quiet_since = None
                 continue
-            await self._look(life)
+            await self._look(service, life)
             worst = max(self.forecasts, key=lambda one: _RANK[one.urgency], default=None)
             if worst is not None and self._is_time(service, worst.urgency):
                 await self._replace(service, life, worst)
 
-    async def _look(self, life: Life) -> None:
+    async def _look(self, service: Service, life: Life) -> None:
         now = time.monotonic()
         if self._watched is None or self._watched.life is not life:
             self._watched = _Watched(life, now)
@@ -264,6 +264,8 @@ class GrowthWatch:
                 watched.points.append((time.time(), floors.last.bytes))
             if not ended and place in watched.found and memory.own_bytes <= memory.budget_bytes:
                 continue
+            if memory.own_bytes > memory.budget_bytes and place not in watched.found:
+                service.tell(life.number, f"{_over(place, memory)}, so its growth is not watched")
             watched.found[place] = forecast(
                 place,
                 floors,
@@ -290,6 +292,11 @@ class GrowthWatch:
             self.replacements += 1
         except EngineError:  # the service has told why
             self._not_before = time.monotonic() + PAUSE_SECONDS
+
+
+def _over(place: str, memory: Memory) -> str:
+    own, budget = format_bytes(memory.own_bytes), format_bytes(memory.budget_bytes)
+    return f"it owns {own} of {place} memory from the start, more than the {budget} that it may"
 
 
 _RANK = {Urgency.NONE: 0, Urgency.SOON: 1, Urgency.NOW: 2}

@@ -493,6 +493,10 @@ class Service:
     def _changed(self, life: Life, because: str) -> None:
         self._note(life.number, life.state, because)
 
+    def tell(self, engine: int, text: str) -> None:
+        """Something about an engine that people should know."""
+        self._note(engine, None, text)
+
     def _note(self, engine: int | None, state: EngineState | None, text: str) -> None:
         note = Note(time.time(), engine or 0, state, text)
         self.notes.append(note)
