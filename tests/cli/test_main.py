@@ -128,3 +128,26 @@ def test_a_user_without_a_home_gets_a_sentence(
     monkeypatch.setattr(Path, "home", nobody)
     assert front.main([*verb]) == 1
     assert "no home folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_errors_are_as_wide_as_the_terminal(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    path = "/somewhere/" + "x" * 60
+    front.report_error(
+        MoestroError(f"The file {path} is not there.", hint="one " * 20), as_json=False
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (2 if not terminal else 5)
+    assert any(path in line for line in lines)
+    assert all(len(line) <= 50 or path in line for line in lines) or not terminal
+
+
+def test_a_hint_offers_no_way_that_does_not_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert front.main(["up", "demo", "--parallel", "5000", "--port", "0"]) == 1
+    said = capsys.readouterr().err
+    assert "at most 256 streams" in said
+    assert "--anyway" not in said

@@ -20,6 +20,7 @@ import pytest
 
 from moestro.cli.loop_thread import LoopThread
 from moestro.cli.main import main
+from moestro.cli.services import registered
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from tests.gateway.stub_engine import WORDS, StubEngine, maker_of, stub_request
@@ -245,6 +246,15 @@ def test_an_endpoint_that_runs_and_serves_it_is_used(
     assert main(["run", "Hi", *flags]) == 0
     assert launches.models == []
     assert asked(place)["model"] == "stub-model"
+
+
+def test_a_service_at_another_port_is_used_too(place: Place, launches: Launches) -> None:
+    with registered(place.url, "stub-model", "stub", None, "key"):
+        assert main(["run", "Hi"]) == 0
+        assert launches.models == []
+        assert asked(place)["model"] == "stub-model"
+        assert main(["run", "Hi", "--model", "other.gguf"]) == 0
+    assert launches.models == ["other.gguf"]
 
 
 @pytest.mark.parametrize("model", ["other.gguf", "demo", "default"])

@@ -15,6 +15,7 @@ import anthropic
 import openai
 import pytest
 
+from moestro.client.endpoint import EndpointClient
 from moestro.errors import EngineStartFailed, GatewayError
 from moestro.gateway.access import PAGES, Access, check_binding
 from moestro.gateway.app import Front
@@ -106,6 +107,12 @@ async def test_a_refusal_is_what_openais_clients_expect(path: Path) -> None:
         async with openai.AsyncOpenAI(api_key="no", base_url=f"{at.url}/v1", max_retries=0) as ai:
             with pytest.raises(openai.AuthenticationError):
                 await ai.models.list()
+        async with EndpointClient(at.url) as client:
+            with pytest.raises(GatewayError) as refused:
+                await client.models()
+        assert "MOESTRO_API_KEY" in (refused.value.hint or ""), (
+            "our verbs take it from nowhere else"
+        )
 
 
 async def test_anthropics_clients_send_their_key_and_read_their_errors(path: Path) -> None:

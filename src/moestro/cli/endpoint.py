@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from moestro.cli.services import key_for
+from moestro.cli.services import key_for, running
 from moestro.client.endpoint import EndpointClient
 from moestro.errors import GatewayError, UsageError
 from moestro.gateway.defaults import DEFAULT_URL
@@ -44,8 +44,9 @@ class Running:
 def find(
     model: str | None, url: str | None, options: dict[str, Any] | None = None
 ) -> Running | Prepared:
-    """The endpoint at `url` if one is given. Otherwise the one at the default address, if it is
-    moestro's and serves `model`. Otherwise `model` (the demo model), prepared to be started.
+    """The endpoint at `url` if one is given. Otherwise the one at the default address, or another
+    service of this user, if it is moestro's and serves `model`. Otherwise `model` (the demo model),
+    prepared to be started.
 
     `options` are the parsed `engine_options`. Where one is given, the model is started with it: an
     endpoint that runs has its settings already.
@@ -65,9 +66,9 @@ def find(
                 hint="Leave out --url, or the settings.",
             )
         return Running(url, model)
-    running = None if chosen else asyncio.run(_find_running(model))
-    if running is not None:
-        return running
+    found = None if chosen else asyncio.run(_find_running(model))
+    if found is not None:
+        return found
     # Imported here: a verb that finds a running endpoint needs no engine.
     from moestro.cli.launch import prepare
     from moestro.cli.options import wishes_of
@@ -102,12 +103,16 @@ async def reached(place: Running | Prepared) -> AsyncIterator[Endpoint]:
 
 
 async def _find_running(wanted: str | None) -> Running | None:
-    async with EndpointClient(DEFAULT_URL, api_key=key_for(DEFAULT_URL)) as client:
-        running, name = await _running(client, wanted)
-    return Running(DEFAULT_URL, name) if running else None
+    """At the default address, or else of the services of this user the one with the lowest port."""
+    for url in dict.fromkeys((DEFAULT_URL, *(record.url for record in running()))):
+        async with EndpointClient(url, api_key=key_for(url)) as client:
+            serves, name = await _serves(client, wanted)
+        if serves:
+            return Running(url, name)
+    return None
 
 
-async def _running(client: EndpointClient, wanted: str | None) -> tuple[bool, str | None]:
+async def _serves(client: EndpointClient, wanted: str | None) -> tuple[bool, str | None]:
     """Whether moestro serves the wanted model there, and its name."""
     try:
         models = await client.models()

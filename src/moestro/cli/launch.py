@@ -192,6 +192,10 @@ class _Notice:
             self._name = None
 
 
+IMPOSSIBLE = frozenset({"too-many-streams"})
+"""What no engine starts with."""
+
+
 def refuse_failures(findings: tuple[Finding, ...]) -> None:
     """Raises the first finding of severity fail as an error."""
     failed = [finding for finding in findings if finding.severity is Severity.FAIL]
@@ -200,9 +204,12 @@ def refuse_failures(findings: tuple[Finding, ...]) -> None:
     first = failed[0]
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     evidence = f": {first.evidence}" if first.evidence else ""
+    hint = first.fix or "See moestro plan."
+    if first.code not in IMPOSSIBLE:
+        hint += " --anyway starts all the same."
     raise MoestroError(
         f"{first.title}{evidence}{more}.",
-        hint=f"{first.fix or 'See moestro plan.'} moestro up --anyway starts all the same.",
+        hint=hint,
         code=first.code,
     )
 

@@ -22,7 +22,17 @@ TAIL_BYTES = 4 << 20
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 def command(port: int | None, lines: int, follow: bool) -> int:
     """The log of a service that runs here, or, with --port, of the last one that did."""
-    path = log_path(port) if port is not None else Path(the_one(None).log or "")
+    if port is not None:
+        path = log_path(port)
+    else:
+        one = the_one(None)
+        if one.log is None:
+            raise MoestroError(
+                f"{one.url} was started by moestro up, which writes to its own terminal.",
+                hint="moestro serve keeps a log.",
+                code="no-log",
+            )
+        path = Path(one.log)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

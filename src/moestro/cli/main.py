@@ -7,7 +7,9 @@ import importlib
 import io
 import json
 import os
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 import click
@@ -75,9 +77,18 @@ def report_error(error: MoestroError, *, as_json: bool) -> None:
         return
     for line in getattr(error, "log_tail", ()):
         print(f"  {line}", file=sys.stderr)
-    print(f"error: {error.sentence}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+    for name, text in (("error", error.sentence), ("hint", error.hint)):
+        if text:
+            print(_wrapped(f"{name}: {text}"), file=sys.stderr)
+
+
+def _wrapped(line: str) -> str:
+    """As wide as the terminal is; for a file or a pipe as it is."""
+    if not sys.stderr.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
 
 
 def tame_streams() -> None:

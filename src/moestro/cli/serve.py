@@ -17,6 +17,7 @@ from moestro.cli.fronting import Facing, front_options
 from moestro.cli.launch import Prepared, prepare, prepare_plan
 from moestro.cli.options import address_options, engine_options, wishes_of
 from moestro.cli.service_log import FaultHandler, ServiceLog
+from moestro.cli.services import listen, log_path, registered
 from moestro.cli.systemd_notify import notify
 from moestro.errors import EngineError, MoestroError, UsageError
 from moestro.planning import Wishes
@@ -61,7 +62,7 @@ def command(
     or the model again and replaces the engine; SIGTERM lets answers in progress finish. Tells
     systemd when it is ready (Type=notify).
     """
-    from moestro.gateway.server import bind, run
+    from moestro.gateway.server import run
 
     facing = Facing.taken_from(options)
     wishes = wishes_of(options)
@@ -69,7 +70,7 @@ def command(
     if plan is not None and wishes != Wishes():
         raise UsageError("A plan has its settings already.", hint="Leave out the other settings.")
     log = ServiceLog(as_json=log_format == "json")
-    listener = bind(host, port)
+    listener = listen(host, port)
     try:
         where = facing.address(listener)
 
@@ -113,7 +114,6 @@ async def _serve(
 ) -> None:
     from moestro.cli.about import about
     from moestro.cli.keeping import Served, service_for
-    from moestro.cli.services import log_path, registered
     from moestro.engine.log import BoundedFile
     from moestro.gateway.board import Board
     from moestro.gateway.request_log import RequestLog

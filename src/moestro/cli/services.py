@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from moestro.errors import MoestroError, UsageError
+from moestro.errors import MoestroError, PortTaken, UsageError
 from moestro.hardware.store import data_folder, write_whole
 
 SLACK_SECONDS = 2.0
@@ -118,6 +119,24 @@ def the_one(port: int | None) -> Record:
         ports = ", ".join(str(one.port) for one in found)
         raise UsageError(f"Several services run here, at ports {ports}.", hint="Choose by --port.")
     return found[0]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Like `gateway.server.bind`, which knows nothing of the services of this user."""
+    from moestro.gateway.server import bind
+
+    try:
+        return bind(host, port)
+    except PortTaken as taken:
+        for record in running():
+            if record.port == port:
+                raise PortTaken(
+                    f"Port {port} is taken by moestro, which serves {record.model} "
+                    f"(process {record.pid}).",
+                    hint=f"moestro stop --port {port} ends it; or choose another port with --port "
+                    "(0 takes a free one).",
+                ) from taken
+        raise
 
 
 KEY_VARIABLES = ("MOESTRO_API_KEY", "OPENAI_API_KEY")

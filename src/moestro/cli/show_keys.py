@@ -25,7 +25,8 @@ def show_created(key: Key, console: Console) -> None:
 
 def show_keys(keys: Sequence[Key], console: Console) -> None:
     if not keys:
-        console.print("There are no keys: an endpoint answers every program of this machine.")
+        console.print("There are no keys: an endpoint that is started now answers every program of")
+        console.print("this machine. One that began with keys refuses everyone until it has some.")
         console.print(Text("hint: moestro keys create makes one.", "dim"))
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

@@ -19,6 +19,7 @@ from moestro.cli.fronting import Facing, front_options
 from moestro.cli.keeping import Served, service_for
 from moestro.cli.launch import Prepared, prepare
 from moestro.cli.options import address_options, engine_options, json_option, wishes_of
+from moestro.cli.services import listen, registered
 from moestro.client.endpoint import Answer, EndpointClient
 from moestro.engine import Engine, EngineState
 from moestro.errors import MoestroError
@@ -58,11 +59,11 @@ def command(model: str, host: str, port: int, as_json: bool, anyway: bool, **opt
     Reads the file, chooses settings for this machine and says why, starts the engine, and puts an
     OpenAI-compatible endpoint in front of it.
     """
-    from moestro.gateway.server import bind, run
+    from moestro.gateway.server import run
 
     facing = Facing.taken_from(options)
     # The port comes first: a download or a load that ends at a taken port is a waste.
-    listener = bind(host, port)
+    listener = listen(host, port)
     try:
         where = facing.address(listener)
         prepared = prepare(model, wishes_of(options), anyway=anyway, address=where)
@@ -85,7 +86,6 @@ def to_stderr(text: str) -> None:
 async def _up(
     prepared: Prepared, target: str, listener: socket.socket, facing: Facing, *, as_json: bool
 ) -> int:
-    from moestro.cli.services import registered
     from moestro.gateway.board import Board
     from moestro.gateway.server import base_url, serve
 

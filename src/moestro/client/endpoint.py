@@ -408,6 +408,8 @@ def _refused(body: Mapping[str, Any], status: int, url: str) -> GatewayError:
             code="endpoint-refused",
         )
     hint, code = error.get("hint"), error.get("code")
+    if code in ("missing_api_key", "invalid_api_key"):
+        hint = "Set MOESTRO_API_KEY to one that is valid there: moestro keys create makes one."
     return GatewayError(
         error["message"],
         hint=hint if isinstance(hint, str) else None,
