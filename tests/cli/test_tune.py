@@ -89,7 +89,7 @@ def test_what_is_fixed_stays(stubs: list[StubEngine], capsys: pytest.CaptureFixt
     found = tuned(capsys, "--flash-attention", "on", "--budget", "6s")
     assert found["settings"]["flash_attention"] == "on"
     assert found["settings"]["repack"] is False
-    assert found["gain"] == {"expected": 1.0, "low": 1.0, "high": 1.0}
+    assert found["gain"]["expected"] < 1.5, "what would be many times as fast was not measured"
 
 
 def test_for_people_it_fits_80_columns(
