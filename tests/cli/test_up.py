@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import openai
 import psutil
 import pytest
 
+from moestro.cli.up import _write_lines
 from moestro.demo import model_path
 from tests.smollm import smollm
 from tests.tiny_models import write_tiny
@@ -492,3 +494,12 @@ def test_contradictory_wishes_are_refused(tiny: Path) -> None:
     done = moestro("up", str(smollm()), "--mtp", "2", "--port", "0", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["code"] == "mtp-absent"
+
+
+def test_a_terminal_that_is_gone_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    _write_lines(["The engine was killed."])

@@ -19,6 +19,8 @@ from moestro.gateway.failure import RequestFailed
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
+IMAGE = {"type": "input_image", "image_url": "http://127.0.0.1:1/x.png"}
+
 
 def chat(**fields: Any) -> bytes:
     return json.dumps({"messages": HELLO, **fields}).encode()
@@ -120,6 +122,7 @@ WRONG: dict[str, list[Any]] = {
     "response_format": ["json"],
     "logprobs": ["x", 3],
     "top_logprobs": [-1, 21, "x", 2.5],
+    "n_probs": [-1, 21],
 }
 
 
@@ -252,3 +255,36 @@ def test_what_a_model_does_not_take_is_refused(kind: str, sense: str) -> None:
 
 def test_vectors_are_not_cut() -> None:
     assert refusal(b'{"input": "a", "dimensions": 8}', EMBEDDING)[2] == "dimensions"
+
+
+@pytest.mark.parametrize("part", [IMAGE, [IMAGE], {"type": "x", "inner": {"more": [IMAGE]}}])
+def test_addresses_are_found_wherever_they_lie(part: Any) -> None:
+    """An engine would fetch them from where it stands."""
+    item = {"type": "function_call_output", "call_id": "c", "output": [part]}
+    assert refusal(json.dumps({"input": [item]}).encode(), RESPONSE)[1] == "remote_media"
+    messages = [{"role": "user", "content": [{"type": "x", "y": part}]}]
+    assert refusal(chat(messages=messages))[1] == "remote_media"
+
+
+@pytest.mark.parametrize("kind", [[], {}, 1, None])
+def test_a_type_that_is_none(kind: Any) -> None:
+    parse_call(json.dumps({"input": [{"type": kind}]}).encode(), RESPONSE)
+    parse_call(chat(messages=[{"role": "user", "content": "x", "type": kind}]), CHAT)
+
+
+def test_what_a_model_said_to_a_tool_is_no_image() -> None:
+    part = {"type": "tool_use", "id": "x", "name": "show", "input": IMAGE}
+    messages = [{"role": "assistant", "content": [part]}]
+    parse_call(chat(messages=messages), MESSAGE)
+
+
+@pytest.mark.parametrize("values", ["[]," * 400_001, "1," * 2_000_001])
+def test_a_body_of_too_many_values_is_not_read(values: str) -> None:
+    body = b'{"prompt": "x", "y": [' + values.encode() + b"0]}"
+    assert refusal(body, COMPLETION)[1] == "too_many_values"
+
+
+@pytest.mark.parametrize("fields", [CHAT, COMPLETION])
+def test_the_engines_own_name_of_log_probabilities_is_bounded_too(fields: Any) -> None:
+    body = json.dumps({"messages": HELLO, "prompt": "x", "n_probs": 1000}).encode()
+    assert refusal(body, fields)[2] == "n_probs"

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from moestro.engine import EngineRequest
+from moestro.errors import ModelNotFound
 from moestro.gateway import growth
 from moestro.gateway.growth import DEVICE, HOST, Forecast, GrowthWatch, Memory, Urgency, forecast
 from moestro.gateway.life import Why
@@ -273,12 +274,23 @@ async def test_a_quiet_moment_is_waited_for(quick: None, monkeypatch: pytest.Mon
     assert len(maker.made) == 2
 
 
-async def test_a_replacement_that_fails_is_not_tried_again_at_once(quick: None) -> None:
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_replacement_that_fails_is_not_tried_again_at_once(
+    quick: None, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    """Whether the engine does not start, or cannot even be made."""
     maker = Maker()
     watch = GrowthWatch(Leak(maker, 4 * MIB, 2 * GIB, HOST))
     service = Service(maker, stub_request(parallel=4), growth=watch, fits_beside=lambda _: True)
     async with serving(service, bind(port=0)) as url, aiohttp.ClientSession(url) as http:
         maker.fails = "No room."
+        if not made:
+
+            async def gone(*_: object, **__: object) -> None:
+                maker.made.append(maker.made[0])
+                raise ModelNotFound("The file is gone.")
+
+            monkeypatch.setattr(service, "replace", gone)
         for _ in range(500):
             async with http.post("/v1/chat/completions", json=HELLO) as answer:
                 assert answer.status == 200

@@ -216,3 +216,37 @@ async def test_a_body_that_drips_ends_at_last(
             await asyncio.sleep(0.03)
     assert answering.result().startswith(b"HTTP/1.1 408 ")
     writer.transport.abort()
+
+
+async def test_thousands_of_requests_on_one_connection_are_not_queued(gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+    writer.write(5000 * b"GET /health/live HTTP/1.1\r\n\r\n")
+    said = b""
+    with contextlib.suppress(ConnectionError):  # what was sent and is not read breaks it
+        async with asyncio.timeout(10):
+            while piece := await reader.read(1 << 16):
+                said += piece
+    writer.close()
+    assert 1 <= said.count(b"HTTP/1.1 200 ") <= http_protocol.MOST_BEHIND + 1
+    await works(gateway)
+
+
+async def test_who_takes_nothing_of_a_whole_answer_is_cut(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "SEND_SECONDS", 0.2)
+    words = 4_000_000
+    messages = [{"role": "user", "content": "Hi"}]
+    asked = json.dumps({"messages": messages, "stub": {"tokens": words}})
+    head = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(asked)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway), limit=1)
+    writer.write(head + asked.encode())
+    await until(lambda: gateway.engine.active == 0 and bool(gateway.engine.requests))
+    await asyncio.sleep(1.5)
+    got = 0
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(10):
+            while piece := await reader.read(1 << 16):
+                got += len(piece)
+    writer.close()
+    assert got < words

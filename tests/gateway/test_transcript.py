@@ -34,6 +34,14 @@ async def refuses(_path: str, _data: Mapping[str, Any]) -> Any:
     return None
 
 
+@pytest.mark.parametrize("seed", [None, -1, -7, 0xFFFFFFFF])
+def test_a_seed_that_the_engine_would_draw_is_drawn_here(seed: int | None) -> None:
+    request = {**REQUEST, "seed": seed}
+    body = json.loads(Transcript(CHAT, json.dumps(request).encode(), request).first_body())
+    assert 0 <= body["seed"] < 0xFFFFFFFF
+    assert Transcript(CHAT, b"{}", {"seed": 5}).first_body() == b"{}"
+
+
 async def replayed(*said: bytes) -> Transcript:
     transcript = Transcript(CHAT, json.dumps(REQUEST).encode(), REQUEST)
     first = transcript.first_body()

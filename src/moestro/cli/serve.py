@@ -126,6 +126,7 @@ async def _serve(
     service = service_for(served, facing, log.note, log_file)
     board = Board(service, about(prepared))
     ready = False
+    one_at_a_time = asyncio.Lock()
 
     async def reload() -> None:
         if not ready:
@@ -133,6 +134,10 @@ async def _serve(
                 "The first engine still loads; it is not loaded again before.",
                 hint="Try again when it is ready.",
             )
+        async with one_at_a_time:
+            await load_again()
+
+    async def load_again() -> None:
         notify("RELOADING=1")
         before = served.now
         try:

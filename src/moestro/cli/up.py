@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from moestro.cli.options import address_options, engine_options, json_option, wi
 from moestro.cli.services import listen, registered
 from moestro.client.endpoint import Answer, EndpointClient
 from moestro.engine import Engine, EngineState
+from moestro.engine.log import WriterThread
 from moestro.errors import MoestroError
 from moestro.words import plain
 
@@ -83,14 +85,33 @@ def to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+MOST_UNWRITTEN = 1 << 20
+
+
+def _write_lines(lines: list[str]) -> None:
+    """From a thread: a terminal may be closed, or stopped with Ctrl-S, and the service goes on."""
+    with contextlib.suppress(OSError, ValueError):
+        print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr, flush=True)
+
+
 async def _up(
     prepared: Prepared, target: str, listener: socket.socket, facing: Facing, *, as_json: bool
 ) -> int:
     from moestro.gateway.board import Board
     from moestro.gateway.server import base_url, serve
 
-    service = service_for(Served(prepared), facing, _tell)
-    front = facing.front(listener, to_stderr, Board(service, about(prepared)))
+    later = WriterThread(_write_lines, MOST_UNWRITTEN)
+
+    def tell(text: str) -> None:
+        later.put(text, len(text))
+
+    def note(told: Note) -> None:
+        """The first start of an engine is shown elsewhere."""
+        if told.engine > 1 or told.state is EngineState.FAILED or told.engine == 0:
+            tell(plain(told.sentence))
+
+    service = service_for(Served(prepared), facing, note)
+    front = facing.front(listener, tell, Board(service, about(prepared)))
     following: list[asyncio.Task[None]] = []
 
     def on_ready(url: str) -> None:
@@ -107,6 +128,7 @@ async def _up(
         for task in following:
             task.cancel()
         ended = await asyncio.gather(*following, return_exceptions=True)
+        later.close(1.0)
     for outcome in ended:
         if isinstance(outcome, Exception):
             raise outcome
@@ -173,12 +195,6 @@ def _command_started_at() -> float:
     import psutil
 
     return float(psutil.Process().create_time())
-
-
-def _tell(note: Note) -> None:
-    """What happens to an engine once the service is there; its first start is shown elsewhere."""
-    if note.engine > 1 or note.state is EngineState.FAILED or note.engine == 0:
-        to_stderr(plain(note.sentence))
 
 
 def _summary(prepared: Prepared, engine: Engine, url: str, first: FirstAnswer) -> dict[str, Any]:

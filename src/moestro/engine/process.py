@@ -211,11 +211,13 @@ class EngineProcess:
         ended_by = signal_of(exit_code)
         self._state = EngineState.STOPPED if self._stop_wanted else EngineState.FAILED
         await self._log.written(_LOG_WRITE_SECONDS)
+        reason = self._explain(exit_code)
         return EngineExit(
-            sentence=self._explain(exit_code).sentence,
+            sentence=reason.sentence,
             exit_code=exit_code,
             signal=ended_by.name if ended_by is not None else None,
             log_tail=self._log.tail(_EXIT_LOG_LINES),
+            out_of_memory=ended_by is signal.SIGKILL and reason.memory,
         )
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:

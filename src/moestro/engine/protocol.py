@@ -51,6 +51,8 @@ class EngineExit:
     exit_code: int | None
     signal: str | None
     log_tail: tuple[str, ...] = ()
+    out_of_memory: bool = False
+    """Whether the kernel ended it for want of memory."""
 
 
 class Engine(Protocol):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ from moestro.gateway.defaults import (
     DISCARD_SECONDS,
     MAX_BODY_BYTES,
     MAX_JSON_DEPTH,
+    MOST_CONTAINERS,
+    MOST_VALUES,
 )
 from moestro.gateway.failure import RequestFailed
 
@@ -175,12 +177,14 @@ CHAT: Mapping[str, Check] = {
     "response_format": OBJECT,
     "logprobs": BOOLEAN,
     "top_logprobs": TOP_LOGPROBS,
+    "n_probs": TOP_LOGPROBS,
 }
 
 COMPLETION: Mapping[str, Check] = {
     **_COMMON,
     "prompt": PROMPT,
     "logprobs": TOP_LOGPROBS,
+    "n_probs": TOP_LOGPROBS,
     "echo": NOT_HERE,
     "suffix": NOT_HERE,
 }
@@ -333,6 +337,16 @@ def _wrong(param: str, expected: str) -> RequestFailed:
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
+    containers = body.count(b"[") + body.count(b"{")
+    if containers > MOST_CONTAINERS or body.count(b",") > MOST_VALUES:
+        raise RequestFailed(
+            failure.bad_request(
+                "The request body holds too many values.",
+                code="too_many_values",
+                hint=f"At most {MOST_CONTAINERS:,} brackets and {MOST_VALUES:,} commas, "
+                "those in texts included.",
+            )
+        )
     try:
         data = _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -355,7 +369,7 @@ def _parse_json(body: bytes) -> dict[str, Any]:
         raise RequestFailed(
             failure.bad_request("The request body must be one JSON object.", code="invalid_json")
         )
-    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _deeper_than(data, MAX_JSON_DEPTH):
+    if containers > MAX_JSON_DEPTH and _deeper_than(data, MAX_JSON_DEPTH):
         raise RequestFailed(_too_deep())
     return data
 
@@ -426,18 +440,29 @@ _MEDIA: Mapping[str, str] = {
 """Types of parts → what a model has to take."""
 
 
-def _check_media(value: Any, place: str) -> None:
-    """An engine would fetch what an address names, from wherever it stands: behind the firewall,
-    beside services that trust their neighbours. So images and sounds come within the request."""
+def _parts(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every image, sound and film in it, wherever it lies: what it is, the part, and its place."""
     if isinstance(value, list):
         for index, entry in enumerate(value):
             if isinstance(entry, dict | list):
-                _check_media(entry, f"{place}[{index}]")
+                yield from _parts(entry, f"{place}[{index}]")
     elif isinstance(value, dict):
-        if value.get("type") in _MEDIA:
-            _check_inline(value, place)
-        elif isinstance(value.get("content"), list):
-            _check_media(value["content"], f"{place}.content")
+        name = value.get("type")
+        kind = _MEDIA.get(name) if isinstance(name, str) else None
+        if kind is not None:
+            yield kind, value, place
+        for key, inner in value.items():
+            if name == "tool_use" and key == "input":
+                continue  # what a model once said to a tool
+            if isinstance(inner, dict | list):
+                yield from _parts(inner, f"{place}.{key}")
+
+
+def _check_media(value: Any, place: str) -> None:
+    """An engine would fetch what an address names, from wherever it stands: behind the firewall,
+    beside services that trust their neighbours. So images and sounds come within the request."""
+    for _, part, at in _parts(value, place):
+        _check_inline(part, at)
 
 
 def check_taken(value: Any, place: str, takes: Collection[str]) -> None:
@@ -445,37 +470,34 @@ def check_taken(value: Any, place: str, takes: Collection[str]) -> None:
     Raises:
         RequestFailed: 400, there is something in it that the model does not take.
     """
-    if isinstance(value, list):
-        for index, entry in enumerate(value):
-            if isinstance(entry, dict | list):
-                check_taken(entry, f"{place}[{index}]", takes)
-    elif isinstance(value, dict):
-        kind = _MEDIA.get(str(value.get("type")))
-        if kind is not None and kind not in takes:
+    for kind, _, at in _parts(value, place):
+        if kind not in takes:
             raise RequestFailed(
                 failure.bad_request(
                     f"This model takes {' and '.join(takes)}, and no {kind}.",
-                    param=place,
+                    param=at,
                     code="unsupported_input",
                     hint="A model that does needs its projector (mmproj….gguf) beside it.",
                 )
             )
-        check_taken(value.get("content"), f"{place}.content", takes)
 
 
-def _check_inline(part: dict[str, Any], place: str) -> None:
-    for key, value in part.items():
-        if isinstance(value, dict):
-            _check_inline(value, f"{place}.{key}")
-        elif isinstance(value, str) and value.lstrip().lower().startswith(("http", "file:")):
-            raise RequestFailed(
-                failure.bad_request(
-                    "Images and sounds are not fetched from elsewhere.",
-                    param=f"{place}.{key}",
-                    code="remote_media",
-                    hint="Send it within the request: data:image/png;base64,…",
-                )
+def _check_inline(value: Any, place: str) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_inline(inner, f"{place}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_inline(inner, f"{place}[{index}]")
+    elif isinstance(value, str) and value.lstrip().lower().startswith(("http", "file:")):
+        raise RequestFailed(
+            failure.bad_request(
+                "Images and sounds are not fetched from elsewhere.",
+                param=place,
+                code="remote_media",
+                hint="Send it within the request: data:image/png;base64,…",
             )
+        )
 
 
 def _check_tools(tools: list[Any]) -> None:

@@ -12,6 +12,11 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_JSON_DEPTH = 128
 """Deepest nesting of a request: engines walk JSON recursively, so a hostile depth stops here."""
 
+MOST_CONTAINERS = 400_000
+MOST_VALUES = 2_000_000
+"""Of a body: it is read on the loop's thread, and a value takes many times its text's memory. A
+text of a million tokens has a tenth of it."""
+
 BODY_IDLE_SECONDS = 30.0
 """Longest pause of a client in the middle of its own request body."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from moestro.errors import EngineError
+from moestro.errors import MoestroError
 from moestro.gateway.life import Why
 from moestro.gateway.trend import Floors, Slope
 from moestro.units import MIB, format_bytes
@@ -290,7 +290,7 @@ class GrowthWatch:
         try:
             await service.replace(because=worst.sentence, kind=Why.GREW, of=life)
             self.replacements += 1
-        except EngineError:  # the service has told why
+        except MoestroError:  # the service has told why
             self._not_before = time.monotonic() + PAUSE_SECONDS
 
 

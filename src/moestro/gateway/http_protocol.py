@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from moestro.gateway import failure, request_id
 from moestro.gateway.defaults import DISCARD_SECONDS
-from moestro.gateway.outlet import ABORT
+from moestro.gateway.outlet import ABORT, SEND_SECONDS
 
 if TYPE_CHECKING:
     from uvicorn._types import (
@@ -28,11 +28,19 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
 """How long a request's head may take: from the connection on, or from its own first byte."""
 
+MOST_BEHIND = 8
+"""Requests that wait behind the one that is answered, on one connection. No client sends so many:
+one read may hold thousands."""
+
 SHARE_OF_FILES = 0.75
 """Of the files that the system lets this process have open, so many may be connections of clients;
 the others are for engines, logs and those who are told that there is no room."""
 
 MOST_FILES = 65536
+
+
+class TooManyBehind(Exception):
+    """One request more than may wait."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -45,6 +53,7 @@ class BoundedHttp(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _answering: RequestResponseCycle | None = None
     _deaf = False
+    _unsent: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -55,6 +64,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        if self._unsent is not None:
+            self._unsent.cancel()
+            self._unsent = None
         super().connection_lost(exc)
         if self._answering is not None and not self._answering.response_complete:
             # uvicorn tells the last request, and others may wait behind this one.
@@ -94,6 +106,8 @@ class BoundedHttp(HttpToolsProtocol):
                 self._expect_head()
 
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MOST_BEHIND:
+            raise TooManyBehind  # the parser ends with it, as with what is no HTTP
         self._in_head = False
         self._head_bytes = 0
         self._expect_nothing()
@@ -114,6 +128,26 @@ class BoundedHttp(HttpToolsProtocol):
             self._timer = self.loop.call_later(DISCARD_SECONDS, self.transport.close)
         elif self._head_bytes:
             self._expect_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_writing(None)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unsent is not None:
+            self._unsent.cancel()
+            self._unsent = None
+
+    def _watch_writing(self, before: int | None) -> None:
+        """Cuts a client that takes nothing of what is written to it, and of what closing waits
+        for."""
+        left = self.transport.get_write_buffer_size()
+        if before is not None and left >= before:
+            self._unsent = None
+            self.transport.abort()
+            return
+        self._unsent = self.loop.call_later(SEND_SECONDS, self._watch_writing, left)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle

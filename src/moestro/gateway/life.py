@@ -137,9 +137,11 @@ class Life:
         self.exit = await self.engine.wait()
         if self.hung:
             self.exit = replace(self.exit, sentence=HUNG)
-        if NEXT[self._state]:
-            self._move(EngineState.FAILED, self.exit.sentence)
-        self._ended.set()
+        try:
+            if NEXT[self._state]:
+                self._move(EngineState.FAILED, self.exit.sentence)
+        finally:  # whatever those who are told do
+            self._ended.set()
         await asyncio.sleep(LAST_BYTES_SECONDS)
         await link.close()
 

@@ -190,10 +190,12 @@ class Relay(Response):
             raise RequestFailed(self._service.refusal() or failure.broke_off())
         ended = await self._service.end_of(life)
         if ended is None:
-            self._breaks += 1
+            self._breaks += life.ready  # one that is told to end is slow to do it
             if self._breaks >= MOST_BREAKS:
                 raise RequestFailed(failure.broke_off())
-        elif life.hung or (life.crashed and ended.signal not in FROM_OUTSIDE):
+        elif life.hung or (
+            life.crashed and (ended.out_of_memory or ended.signal not in FROM_OUTSIDE)
+        ):
             self._ticket.crashes += 1
             if self._ticket.crashes >= MOST_CRASHES:
                 raise RequestFailed(failure.ends_engines(self._ticket.crashes))

@@ -119,11 +119,11 @@ class Transcript:
 
     def first_body(self) -> bytes:
         """The request, with a seed where it has none: a replay has to draw the same tokens."""
-        if self._request.get("seed") is not None:
+        if "seed" in self._request and not _draws(self._request["seed"]):
             return self._body
         if self._seed is None:
             self._seed = random.getrandbits(31)
-        if "seed" in self._request:  # null: the engine would draw one itself
+        if "seed" in self._request:
             return json_bytes({**self._request, "seed": self._seed})
         start = self._body.index(b"{") + 1
         return b'%b"seed":%d,%b' % (self._body[:start], self._seed, self._body[start:])
@@ -289,6 +289,11 @@ def _ids(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(role, name) for role, name in found if isinstance(name, str) and name]
 
 
+def _draws(seed: Any) -> bool:
+    """Whether the engine would draw a seed itself: for null, for -1 and for that in 32 bits."""
+    return seed is None or (isinstance(seed, int | float) and not 0 <= seed < 0xFFFFFFFF)
+
+
 def _several(request: Mapping[str, Any]) -> bool:
     """Answers to several prompts, or several to one: held back until all of them are whole."""
     prompt = request.get("prompt")
@@ -426,7 +431,10 @@ CHAT = Api(
     CHAT_EVENTS, _chat_beginning, _chat_had, ("max_tokens", "max_completion_tokens", "n_predict")
 )
 COMPLETION = Api(
-    COMPLETION_EVENTS, _completion_beginning, _completion_had, ("max_tokens", "n_predict")
+    COMPLETION_EVENTS,
+    _completion_beginning,
+    _completion_had,
+    ("max_tokens", "max_completion_tokens", "n_predict"),
 )
 MESSAGE = Api(
     MESSAGE_EVENTS,
