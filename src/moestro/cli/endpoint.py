@@ -104,8 +104,9 @@ async def reached(place: Running | Prepared) -> AsyncIterator[Endpoint]:
 
 async def _find_running(wanted: str | None) -> Running | None:
     """At the default address, or else of the services of this user the one with the lowest port."""
-    for url in dict.fromkeys((DEFAULT_URL, *(record.url for record in running()))):
-        async with EndpointClient(url, api_key=key_for(url)) as client:
+    keys = {DEFAULT_URL: key_for(DEFAULT_URL)} | {one.url: one.key for one in running()}
+    for url, key in keys.items():
+        async with EndpointClient(url, api_key=key) as client:
             serves, name = await _serves(client, wanted)
         if serves:
             return Running(url, name)

@@ -177,9 +177,9 @@ class _Watched:
 
 
 class GrowthWatch:
-    """Watches the engine that answers, for as long as its service runs. Where
-    `slow` says that `read` would be, it is called in a thread: waking one costs more than a short
-    look. `allowance_bytes` says what an engine's caches may take on the host."""
+    """Watches the engine that answers, for as long as its service runs. Where `slow` says that
+    `read` would be, it is called in a thread: waking one costs more than a short look.
+    `allowance_bytes` says what an engine's caches may take on the host."""
 
     def __init__(
         self,
