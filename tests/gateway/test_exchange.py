@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -157,61 +158,140 @@ def chunks(words: int) -> list[bytes]:
     return [*(b"1\r\nx\r\n" for _ in range(words)), b"0\r\n\r\n"]
 
 
-async def test_what_comes_before_the_next_beat_is_one_piece(
-    monkeypatch: pytest.MonkeyPatch,
+LAST = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+"""Of an answer with which its connection ends."""
+
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+async def gathered(link: EngineLink) -> list[bytes]:
+    """The pieces of an answer whose first one shows that it is fast."""
+    pieces = []
+    async with asyncio.timeout(10), link.post("/v1/x", b"{}", streams=True) as answer:
+        while piece := await answer.piece():
+            pieces.append(piece)
+            link.gather(answer, fast=True)
+    return pieces
+
+
+@LOOPS
+def test_what_comes_before_the_next_bar_is_one_piece(
+    loop: NewLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moestro.gateway.engine_link.BEAT_SECONDS", 0.1)
-    async with (
-        link_to(saying(CHUNKED + b"1\r\nx\r\n", *chunks(8))) as link,
-        link.post("/v1/x", b"{}") as answer,
-    ):
-        assert await answer.piece() == b"x"
-        await link.gather(answer)
-        assert await answer.piece() == 8 * b"x"
-        assert await answer.piece() == b""
-        await link.gather(answer)  # nothing is left to wait for
+    monkeypatch.setattr("moestro.gateway.engine_link.BAR_SECONDS", 0.1)
 
-
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_the_end_of_an_answer_is_seen_before_the_bar(
-    loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And so is the end of the engine, whose last words are not lost."""
-    monkeypatch.setattr("moestro.gateway.engine_link.BAR_BEATS", 10**9)
-
-    async def told(*said: bytes) -> bytes:
-        async with (
-            link_to(saying(CHUNKED + b"1\r\nx\r\n", *said)) as link,
-            link.post("/v1/x", b"{}") as answer,
-            asyncio.timeout(10),
-        ):
-            body = b""
-            while piece := await answer.piece():
-                body += piece
-                await link.gather(answer)
-            return body
+    async def told(head: bytes) -> list[bytes]:
+        async with link_to(saying(head + b"1\r\nx\r\n", *chunks(40))) as link:
+            return await gathered(link)
 
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(told(*chunks(3))) == 4 * b"x"
+        pieces = runner.run(told(LAST))
+        assert b"".join(pieces) == 41 * b"x"
+        assert len(pieces) < 10
+        # Nothing would tell its end before the bar does.
+        pieces = runner.run(told(CHUNKED))
+        assert b"".join(pieces) == 41 * b"x"
+        assert len(pieces) > 20
+
+
+@LOOPS
+def test_the_end_of_an_answer_is_seen_before_the_bar(
+    loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is the end of the engine, whose last words are not lost."""
+    monkeypatch.setattr("moestro.gateway.engine_link.BAR_SECONDS", 30.0)
+
+    async def told(*said: bytes) -> list[bytes]:
+        async with link_to(saying(LAST + b"1\r\nx\r\n", *said)) as link:
+            return await gathered(link)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(told(*chunks(3))) == [b"x", 3 * b"x"]
         with pytest.raises(LinkBroken):
             runner.run(told(*chunks(3)[:-1]))
 
 
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_a_link_may_be_cut_before_the_beat(
-    loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+@LOOPS
+def test_a_stream_that_slows_down_comes_as_it_is_written(
+    loop: NewLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moestro.gateway.engine_link.BEAT_SECONDS", 30.0)
+    monkeypatch.setattr("moestro.gateway.engine_link.BAR_SECONDS", 0.05)
+
+    async def told() -> int:
+        async with (
+            link_to(saying(LAST + b"1\r\nx\r\n", *chunks(40))) as link,
+            asyncio.timeout(10),
+            link.post("/v1/x", b"{}") as answer,
+        ):
+            await answer.piece()
+            link.gather(answer, fast=True)
+            await answer.piece()
+            link.gather(answer, fast=False)
+            seen = 0
+            while await answer.piece():
+                link.gather(answer, fast=False)
+                seen += 1
+            return seen
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(told()) > 15
+
+
+@LOOPS
+def test_more_than_a_bar_holds_is_read_at_once(
+    loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.engine_link.BAR_SECONDS", 30.0)
+    large = b"%x\r\n%b\r\n" % (1 << 20, bytes(1 << 20))
+
+    async def told() -> list[bytes]:
+        async with link_to(saying(LAST + b"1\r\nx\r\n", large, b"0\r\n\r\n")) as link:
+            return await gathered(link)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert len(b"".join(runner.run(told()))) == 1 + (1 << 20)
+
+
+async def test_after_a_fast_stream_the_next_one_ends_with_its_connection() -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                await reader.readexactly(2)
+                writer.write(CHUNKED + b"".join(chunks(2)))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    link = EngineLink(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
+    try:
+        for streams, fast in ((True, True), (True, False), (True, True), (False, True)):
+            async with link.post("/v1/x", b"{}", streams=streams) as answer:
+                await answer.piece()
+                link.gather(answer, fast)
+                await whole(answer)
+    finally:
+        await link.close()
+        server.close()
+    assert [b"connection: close" in head for head in heads] == [False, True, False, False]
+
+
+@LOOPS
+def test_a_link_may_be_cut_before_the_bar(loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moestro.gateway.engine_link.BAR_SECONDS", 30.0)
 
     async def cut() -> None:
-        async with link_to(saying(CHUNKED, *chunks(100))) as link:
+        async with link_to(saying(LAST, *chunks(100))) as link:
             closing: asyncio.Task[None] | None = None
             try:
                 async with link.post("/v1/x", b"{}") as answer:
                     await answer.piece()
+                    link.gather(answer, fast=True)
                     closing = asyncio.create_task(link.close())
-                    await link.gather(answer)
-            except TimeoutError:
+                    await answer.piece()
+            except (TimeoutError, LinkBroken):
                 pass
             else:
                 pytest.fail("it went on")

@@ -108,7 +108,9 @@ async def test_fast_streams_are_passed_on_a_few_events_at_a_time(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, fast: bool
 ) -> None:
     monkeypatch.setattr("moestro.gateway.relay.FAST_SECONDS", 30.0 if fast else 0.0)
-    monkeypatch.setattr("moestro.gateway.engine_link.BEAT_SECONDS", 1.0)
+    monkeypatch.setattr("moestro.gateway.engine_link.BAR_SECONDS", 1.0)
+    async with gateway.http.post(CHAT, json=ask(tokens=12)) as response:
+        await response.read()  # the first one tells how fast they are
     began, seen, body = time.monotonic(), [], b""
     async with gateway.http.post(CHAT, json=ask(tokens=12, pause=0.03)) as response:
         async for piece in response.content.iter_any():

@@ -17,11 +17,8 @@ KEEP_SECONDS = 2.0
 """How long a connection is kept for the next request: less than engines keep theirs (5 s), so that
 it is ours to close."""
 
-BEAT_SECONDS = 0.01
-"""The time between two beats of a link. At each one it looks whether a fast stream has ended."""
-
-BAR_BEATS = 3
-"""With every so many beats the events of fast streams are passed on."""
+BAR_SECONDS = 0.03
+"""How often the events of fast streams are passed on."""
 
 LEAVE_SECONDS = 2.0
 """How long requests may take to let go of a link that was cut; they need a turn of the loop."""
@@ -46,11 +43,11 @@ class EngineLink:
         """With the moment from which on it was; the newest last."""
 
         self._sweep: asyncio.TimerHandle | None = None
-        self._beats = 0
-        self._next_beat: asyncio.TimerHandle | None = None
-        self._gathering: dict[Exchange, tuple[int, asyncio.Future[None]]] = {}
-        """With the descriptor of its socket."""
+        self._fast = False
+        """Whether the last stream that was heard is."""
 
+        self._next_bar: asyncio.TimerHandle | None = None
+        self._gathering: set[Exchange] = set()
         self._leases: set[asyncio.Timeout] = set()
         self._open: set[Exchange] = set()
         self._all_left = asyncio.Event()
@@ -60,25 +57,29 @@ class EngineLink:
             "content-type: application/json\r\naccept: */*\r\n"
         ).encode()
 
-    def post(self, path: str, body: bytes) -> AbstractAsyncContextManager[Exchange]:
+    def post(
+        self, path: str, body: bytes, *, streams: bool = False
+    ) -> AbstractAsyncContextManager[Exchange]:
         """One request. Whatever `path` is, it goes to this engine: the key goes nowhere else. A
         context that is left before the answer is whole ends it, unless no more than its end is
-        missing.
+        missing. `streams`: the answer is one of events.
 
         Raises:
             OSError: the connection broke, or the link was closed.
         """
-        return self._request("POST", path, body)
+        return self._request("POST", path, body, streams)
 
     def get(self, path: str) -> AbstractAsyncContextManager[Exchange]:
         """A question about the engine itself. Raises like `post`."""
-        return self._request("GET", path, b"")
+        return self._request("GET", path, b"", False)
 
     @asynccontextmanager
-    async def _request(self, method: str, path: str, body: bytes) -> AsyncIterator[Exchange]:
+    async def _request(
+        self, method: str, path: str, body: bytes, streams: bool
+    ) -> AsyncIterator[Exchange]:
         if self._closed:
             raise LinkBroken("The link is closed.")
-        head = self._head(method, path, body)
+        head = self._head(method, path, body, last=streams and self._fast)
         exchange: Exchange | None = None
         async with asyncio.timeout(None) as lease:
             self._lend(lease)
@@ -94,6 +95,8 @@ class EngineLink:
                     exchange.close()
                 raise
             finally:
+                if exchange is not None:
+                    self._gathering.discard(exchange)
                 self._take_back(lease)
             self._keep(exchange)
 
@@ -153,11 +156,12 @@ class EngineLink:
             due = self._kept[0][0] + KEEP_SECONDS - now
             self._sweep = asyncio.get_running_loop().call_later(due, self._close_old)
 
-    def _head(self, method: str, path: str, body: bytes) -> bytes:
+    def _head(self, method: str, path: str, body: bytes, *, last: bool) -> bytes:
         target = quote(path if path.startswith("/") else f"/{path}", safe="/:@")
         length = b"content-length: %d\r\n" % len(body)
-        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
-            method.encode(), target.encode(), self._fields, length
+        ends = b"connection: close\r\n" if last else b""
+        return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (
+            method.encode(), target.encode(), self._fields, length, ends
         )  # fmt: skip
 
     def _lend(self, lease: asyncio.Timeout) -> None:
@@ -177,31 +181,27 @@ class EngineLink:
         if not self._leases and not self._open:
             self._all_left.set()
 
-    async def gather(self, exchange: Exchange) -> None:
-        """Returns with the next bar, or when the answer has ended. What comes until then is one
-        piece, and no work for the loop; all fast streams of an engine go on in the same turn."""
-        loop = asyncio.get_running_loop()
-        with exchange.unread() as descriptor:
-            if descriptor is None:
-                return
-            waiter: asyncio.Future[None] = loop.create_future()
-            if self._next_beat is None:
-                self._next_beat = loop.call_later(BEAT_SECONDS, self._beat)
-            self._gathering[exchange] = (descriptor, waiter)
-            try:
-                await waiter
-            finally:
-                del self._gathering[exchange]
+    def gather(self, exchange: Exchange, fast: bool) -> None:
+        """What comes of a `fast` stream comes with the next bar from now on, in one piece and
+        without the loop; all fast streams of an engine go on in the same turn. Its end comes at
+        once if the connection ends with it, as that of the next stream will: until then a fast one
+        comes as it is written."""
+        self._fast = fast
+        if fast == (exchange in self._gathering):
+            return
+        if not exchange.hold_back(fast):
+            self._gathering.discard(exchange)
+            return
+        self._gathering.add(exchange)
+        if self._next_bar is None:
+            self._next_bar = asyncio.get_running_loop().call_later(BAR_SECONDS, self._bar)
 
-    def _beat(self) -> None:
-        self._next_beat = None
-        self._beats += 1
-        for exchange, (descriptor, waiter) in self._gathering.items():
-            if (exchange.look(descriptor) or self._beats % BAR_BEATS == 0) and not waiter.done():
-                waiter.set_result(None)
+    def _bar(self) -> None:
+        self._next_bar = None
+        for exchange in tuple(self._gathering):
+            exchange.look()
         if self._gathering:
-            loop = asyncio.get_running_loop()
-            self._next_beat = loop.call_later(BEAT_SECONDS, self._beat)
+            self._next_bar = asyncio.get_running_loop().call_later(BAR_SECONDS, self._bar)
 
     async def close(self) -> None:
         """Ends every request on this link with a TimeoutError, wherever it waits."""

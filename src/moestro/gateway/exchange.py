@@ -7,9 +7,10 @@ send a request as everything else that the gateway does for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -19,6 +20,9 @@ WRITTEN_AT_ONCE_BYTES = 1 << 20
 
 MOST_UNREAD_BYTES = 1 << 18
 """Of an answer that nobody reads, before the engine has to wait."""
+
+HELD_BACK_BYTES = 1 << 15
+"""Of a fast stream; more than comes between two bars."""
 
 MOST_HEAD_BYTES = 64 * 1024
 
@@ -115,36 +119,29 @@ class Exchange(asyncio.Protocol):
             self._transport.resume_reading()
         return found
 
-    @contextmanager
-    def unread(self) -> Iterator[int | None]:
-        """Nothing is read within, but what `look` reads; gives what that wants, None where there
-        is nothing to wait for."""
-        if self._transport is None or self._whole:
-            yield None
-            return
-        self._transport.pause_reading()
+    def hold_back(self, many: bool) -> bool:
+        """Whether from now on the loop is woken only by `HELD_BACK_BYTES`, or by the end of the
+        connection; `look` reads what has come. Never so if the answer ends and the connection does
+        not, nor where the system can't. Without `many` the loop is woken by every byte again."""
+        if self._transport is None or (many and (self._stays or not self._has_head)):
+            return False
+        least = HELD_BACK_BYTES if many else 1
         try:
-            yield self._transport.get_extra_info("socket").fileno()
-        finally:
-            if self._transport is not None and not self._transport.is_closing():
-                self._transport.resume_reading()
+            its_socket = self._transport.get_extra_info("socket")
+            its_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+        except OSError:  # not on Windows
+            return False
+        return many
 
-    def look(self, descriptor: int) -> bool:
-        """Reads what has come, without the loop; whether there is nothing more to wait for."""
-        if self._transport is None or self._transport.is_closing():
-            return True
-        if self._unread > MOST_UNREAD_BYTES:
-            return False
-        try:
+    def look(self) -> None:
+        """Reads what has come, without the loop."""
+        if self._transport is None or self._transport.is_closing() or self._paused:
+            return
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):  # there is nothing, or the loop will hear what it is
             data = os.read(descriptor, MOST_UNREAD_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # the loop reads the same, and says it
-        if not data:
-            return True
-        self.data_received(data)
-        return self._whole or self._broken is not None
+            if data:
+                self.data_received(data)
 
     async def rest(self, limit_bytes: int | None = None) -> bytes:
         """The body, or as much of it as the limit allows.

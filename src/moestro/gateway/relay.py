@@ -133,7 +133,8 @@ class Relay(Response):
             self._meter.turn()
             try:
                 body = await self._body(life.link)
-                async with life.link.post(self._path, body) as answer:
+                streams = self._transcript is not None
+                async with life.link.post(self._path, body, streams=streams) as answer:
                     failed = answer.status >= 400
                     if answer.content_type == EVENT_STREAM and not failed:
                         await self._stream(life, answer, out)
@@ -212,7 +213,7 @@ class Relay(Response):
             self._started = True
             out.start(answer.status, _STREAM_HEADERS)
         transcript = self._transcript
-        before = 0.0
+        before: float | None = None
         while chunk := await answer.piece():
             events = splitter.feed(chunk)
             life.heard_at = self._meter.heard(events)
@@ -233,8 +234,9 @@ class Relay(Response):
             out.write(self._shown(said))
             if out.full:
                 await out.room()
-            if life.heard_at - before < FAST_SECONDS * len(events):
-                await life.link.gather(answer)
+            if before is not None:
+                fast = life.heard_at - before < FAST_SECONDS * len(events)
+                life.link.gather(answer, fast)
             before = life.heard_at
         raise LinkBroken("The stream ended without its last event.")
 
