@@ -74,6 +74,38 @@ def test_noise_seldom_looks_like_growth() -> None:
     assert rising <= 20
 
 
+def test_bounds_lie_alike_on_either_side() -> None:
+    """What falls as another one rises has its bounds, turned around."""
+    for count in range(LEAST_FLOORS, 40):
+        draw = random.Random(count)
+        ups = [draw.randrange(1000) for _ in range(count)]
+        # The largest step lies in the same place of both.
+        ups[count // 2] = ups[count // 2 - 1] + 10**6
+        downs = [-up for up in ups[: count // 2]] + [10**7 - up for up in ups[count // 2 :]]
+        rising, falling = (
+            theil_sen([Floor(n, size) for n, size in enumerate(sizes)]) for sizes in (ups, downs)
+        )
+        assert rising is not None
+        assert falling is not None
+        assert (rising.low, rising.high) == (-falling.high, -falling.low)
+        assert rising.low <= rising.value <= rising.high
+
+
+@pytest.mark.parametrize("noise", [1, 20, 60])
+def test_a_buffer_that_is_made_once_is_no_leak(noise: int) -> None:
+    """Wherever it lies in what is looked at, and whatever memory does besides."""
+    for seed in range(10):
+        draw = random.Random(seed)
+        at = draw.randrange(60, 400)
+        floors = Floors()
+        for number in range(1, 600):
+            size = GIB + 200 * MIB * (number >= at) + draw.randrange(noise * MIB)
+            ended = [floors.add(number, size) for _ in range(2)]
+            found = forecast_of(floors, size, GIB + 600 * MIB)
+            if any(ended):
+                assert found.urgency is Urgency.NONE, (seed, number - at, found)
+
+
 def test_floors_lie_under_the_ups_and_downs() -> None:
     draw = random.Random(1)
     floors = floors_of(GIB + 100 * n + draw.choice((0, 0, 50 * MIB)) for n in range(2000))

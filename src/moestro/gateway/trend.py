@@ -3,9 +3,13 @@
 Memory rises and falls with what is computed. What a leak does is lift the *floor*: the least that
 was seen over a stretch of requests. Floors are kept over stretches of several lengths, so that a
 fast leak is seen within a hundred requests and a slow one within thousands. The slope is Theil and
-Sen's, the median of the slopes between all pairs of floors: a third of them may be anything. Its
-bounds are Sen's, from the distribution of Kendall's tau (P. K. Sen, “Estimates of the Regression
-Coefficient Based on Kendall's Tau”, JASA 63, 1968).
+Sen's, the median of the slopes between pairs of floors: a third of them may be anything. Its bounds
+are Sen's, from the distribution of Kendall's tau (P. K. Sen, “Estimates of the Regression
+Coefficient Based on Kendall's Tau”, JASA 63, 1968). A buffer that was made once, in the middle of
+what is looked at, is as good as a leak to both of them; so pairs are taken on either side of the
+largest step, and none across it. The bounds are then those of two samples with one slope (R. M.
+Hirsch, J. R. Slack, R. A. Smith, “Techniques of Trend Analysis for Monthly Water Quality Data”,
+Water Resources Research 18, 1982).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from statistics import median
 
 SHORTEST = 8
@@ -62,20 +67,28 @@ class Slope:
 
 def theil_sen(floors: Sequence[Floor]) -> Slope | None:
     """None with fewer than `LEAST_FLOORS`."""
-    count = len(floors)
-    if count < LEAST_FLOORS:
+    if len(floors) < LEAST_FLOORS:
         return None
+    steps = [later.bytes - earlier.bytes for earlier, later in pairwise(floors)]
+    largest = steps.index(max(steps)) + 1
+    sides = floors[:largest], floors[largest:]
     slopes = sorted(
         (later.bytes - earlier.bytes) / (later.request - earlier.request)
-        for index, earlier in enumerate(floors)
-        for later in floors[index + 1 :]
+        for side in sides
+        for earlier, later in combinations(side, 2)
     )
-    half = Z * math.sqrt(count * (count - 1) * (2 * count + 5) / 18) / 2
+    half = Z * math.sqrt(sum(_variance(len(side)) for side in sides)) / 2
     middle = len(slopes) / 2
-    low = max(int(middle - half), 0)
+    # Sen's M1-th and M2+1-th, counted from one.
+    low = max(int(middle - half) - 1, 0)
     high = min(math.ceil(middle + half), len(slopes) - 1)
     requests = floors[-1].request - floors[0].request
     return Slope(median(slopes), slopes[low], slopes[high], requests)
+
+
+def _variance(count: int) -> float:
+    """Of Kendall's S, the pairs that rise less those that fall, where nothing rises."""
+    return count * (count - 1) * (2 * count + 5) / 18
 
 
 class Floors:
