@@ -46,7 +46,9 @@ def stub_request(
 class StubEngine:
     """Follows `moestro.engine.Engine`."""
 
-    def __init__(self, *, start_seconds: float = 0.0, fails: str | None = None) -> None:
+    def __init__(
+        self, *, start_seconds: float = 0.0, stop_seconds: float = 0.0, fails: str | None = None
+    ) -> None:
         self.state = EngineState.STARTING
         self.pid: int | None = None
         self.address = ""
@@ -61,6 +63,7 @@ class StubEngine:
         self.active = 0
         self.cancelled = 0
         self._start_seconds = start_seconds
+        self._stop_seconds = stop_seconds
         self._fails = fails
         self._end: asyncio.Event = asyncio.Event()
         self._exit: EngineExit | None = None
@@ -99,6 +102,10 @@ class StubEngine:
         return self._exit
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
+        if self._stop_seconds:  # its connections break before it has ended
+            for transport in tuple(self._transports):
+                transport.abort()
+            await asyncio.sleep(self._stop_seconds)
         await self._finish(EngineState.STOPPED, EngineExit("Stopped as asked.", 0, None))
 
     async def kill(self, sentence: str = "The engine was killed (SIGKILL).") -> None:
@@ -108,6 +115,12 @@ class StubEngine:
     async def crash(self, sentence: str = "The engine crashed (SIGSEGV).") -> None:
         """By itself, as opposed to `kill`."""
         await self._finish(EngineState.FAILED, EngineExit(sentence, None, "SIGSEGV"))
+
+    async def starve(self) -> None:
+        """The kernel takes its memory."""
+        sentence = "The engine was killed: the machine ran out of memory."
+        exit_ = EngineExit(sentence, None, "SIGKILL", out_of_memory=True)
+        await self._finish(EngineState.FAILED, exit_)
 
     async def _finish(self, state: EngineState, exit_: EngineExit) -> None:
         if self._exit is None:

@@ -357,6 +357,11 @@ async def test_answers_are_as_long_as_they_may_be(path: Path) -> None:
             async with at.http.post(CHAT, json={**HELLO, **asked}) as answer:
                 assert answer.status == 200
             assert at.engine.requests[-1][field] == sent, asked
+        for field in ("max_completion_tokens", "max_tokens", "n_predict"):
+            asked = {"prompt": "x", field: 50}
+            async with at.http.post("/v1/completions", json=asked) as answer:
+                assert answer.status == 200
+            assert at.engine.requests[-1][field] == 5, field
 
 
 async def test_an_answer_that_takes_too_long_ends_with_a_word(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,8 @@ from starlette.datastructures import URL
 from starlette.requests import HTTPConnection
 
 from moestro.engine import EngineState
+from moestro.gateway.app import Front
+from moestro.gateway.bounds import Bounds
 from moestro.gateway.server import bind, serving
 from moestro.gateway.service import Service
 from tests.gateway.conftest import MAX_BODY, Gateway, until
@@ -61,6 +64,48 @@ async def test_an_unknown_model_is_a_404_that_lists_the_known(gateway: Gateway, 
     assert (asked["code"], asked["param"]) == ("model_not_found", "model")
     assert "stub-model" in asked["hint"]
     assert gateway.engine.requests == []
+
+
+async def test_a_full_queue_is_told_before_a_body_is_read_as_json(gateway: Gateway) -> None:
+    gateway.service.queue.most_waiting = 0
+    async with gateway.http.post(CHAT, data=b"{") as response:
+        assert (response.status, (await error_of(response))["code"]) == (503, "queue_full")
+
+
+async def test_what_all_bodies_take_together_has_a_bound() -> None:
+    """Of those that are read, wait and are answered; and each gives back what it took."""
+    engine = StubEngine()
+    service = Service(maker_of(engine), stub_request())
+    bounds = Bounds(body_bytes=MAX_BODY, bodies_bytes=2 * MAX_BODY + 1000)
+    hangs = {**MESSAGES, "stub": {"hang": True}, "user": "x" * (MAX_BODY - 200)}
+    large = json.dumps(hangs).encode()
+
+    async def code(body: bytes, chunked: bool = False) -> str:
+        data = aiohttp.AsyncIterablePayload(_drips(body)) if chunked else io.BytesIO(body)
+        async with http.post(CHAT, data=data) as response:
+            return str((await error_of(response))["code"]) if response.status != 200 else "ok"
+
+    async with (
+        serving(service, bind(port=0), Front(bounds=bounds)) as url,
+        aiohttp.ClientSession(url) as http,
+    ):
+        for _ in range(3):
+            held = [asyncio.create_task(code(large)) for _ in range(2)]
+            await until(lambda: engine.active == 2)
+            assert await code(json.dumps(MESSAGES).encode()) == "ok"
+            assert await code(large) == "bodies_too_large"
+            assert await code(large, chunked=True) == "bodies_too_large"
+            for task in held:
+                task.cancel()  # a client that leaves
+            await until(lambda: engine.active == 0)
+            for broken in (b"{" + b" " * (MAX_BODY - 1), b" " * (MAX_BODY + 1)):
+                codes = {await code(broken) for _ in range(3)}
+                assert codes == {"invalid_json" if broken[0] == ord("{") else "body_too_large"}
+
+
+async def _drips(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 1000):
+        yield body[start : start + 1000]
 
 
 async def test_an_unknown_route_is_an_envelope(gateway: Gateway) -> None:

@@ -245,9 +245,10 @@ def test_what_a_request_holds_itself_is_fine(part: dict[str, Any]) -> None:
 def test_what_a_model_does_not_take_is_refused(kind: str, sense: str) -> None:
     part = {"type": kind, kind: {"url": "data:;base64,AA=="}}
     messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]
-    check_taken(messages, "messages", ["text", sense])
+    call = parse_call(chat(messages=messages), CHAT)
+    check_taken(call.media, ["text", sense])
     with pytest.raises(RequestFailed) as refused:
-        check_taken(messages, "messages", ["text"])
+        check_taken(call.media, ["text"])
     error = refused.value.failure
     assert (error.status, error.code) == (400, "unsupported_input")
     assert error.param == "messages[0].content[1]"

@@ -17,6 +17,8 @@ EVERY = [
     failure.wrong_method("GET", "/x", "POST"),
     failure.not_supported("no", "do"),
     failure.unavailable("gone", "engine_gone"),
+    failure.bodies_too_large(5),
+    failure.answer_too_large(5),
     failure.broke_off(),
     failure.internal(),
     failure.from_engine(400, b'{"error": {"message": "m", "type": "t"}}'),

@@ -156,6 +156,8 @@ async def test_a_full_queue_says_so_but_not_to_whom_it_owes_an_answer() -> None:
     assert full.value.failure.code == "queue_full"
     assert full.value.failure.status == 503
     assert full.value.failure.retry_after_seconds
+    with pytest.raises(RequestFailed, match="2 requests are waiting"):
+        queue.check()
     await crowd.come("c0", Ticket("c", interrupted=True))
     assert queue.waiting == 3
     for task in crowd.tasks.values():

@@ -61,6 +61,14 @@ class Place:
         self.kill()
         until(lambda: self.service.restarts > before and self.health()[0] == 200)
 
+    def cut_short(self) -> float:
+        """Answers that ended for want of tokens, by the metrics."""
+        with urllib.request.urlopen(f"{self.url}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        name = "vllm:request_success_total{"
+        (line,) = (one for one in lines if one.startswith(name) and '"length"' in one)
+        return float(line.split()[-1])
+
     def health(self) -> tuple[int, dict[str, Any]]:
         return get(f"{self.url}/health")
 
@@ -538,7 +546,9 @@ def test_responses_whole_streamed_and_killed(demo_place: Place) -> None:
         assert usage is not None
         return text, last.response.output_text, (usage.input_tokens, usage.output_tokens)
 
+    cut = demo_place.cut_short()
     plain = streamed(None)
+    assert demo_place.cut_short() == cut + 1
     assert plain[0] == plain[1] == whole.output_text
     assert sum(streamed(after) == plain for after in (1, 5, 20)) >= 2
 

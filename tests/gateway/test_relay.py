@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
 
+from moestro.gateway.relay import MOST_BREAKS
 from tests.gateway.conftest import Gateway, until
-from tests.gateway.stub_engine import WORDS, chunk
+from tests.gateway.stub_engine import WORDS, StubEngine, chunk
 
 CHAT = "/v1/chat/completions"
 DONE = b"data: [DONE]\n\n"
@@ -252,10 +254,12 @@ async def test_an_engine_that_dies_before_it_answers_costs_nothing_but_time(
         assert json.loads(body)["choices"][0]["message"]["content"] == "".join(WORDS[:3])
 
 
+@pytest.mark.parametrize("end", [StubEngine.crash, StubEngine.starve])
 async def test_a_request_that_ends_engines_is_tried_alone_and_then_refused(
-    gateway: Gateway,
+    gateway: Gateway, end: Callable[[StubEngine], Awaitable[None]]
 ) -> None:
-    """Three engines crash by themselves under it; the request beside it loses nothing."""
+    """Three engines crash by themselves under it, or for want of memory; the request beside it
+    loses nothing."""
 
     async def poison() -> tuple[int, dict[str, Any]]:
         async with gateway.http.post(CHAT, json=ask(stream=False, hang=True)) as response:
@@ -269,10 +273,39 @@ async def test_a_request_that_ends_engines_is_tried_alone_and_then_refused(
         await until(lambda e=engine: any(r.get("stub", {}).get("hang") for r in e.requests))  # type: ignore[misc]
         if number == 2:
             assert engine.active == 1, "nobody is beside it now"
-        await engine.crash()
+        await end(engine)
     status, error = await poisoned
     assert (status, error["code"]) == (500, "request_crashes_engine")
     assert await beside == b"".join(map(chunk, WORDS)) + DONE
+
+
+async def test_engines_that_are_slow_to_stop_break_no_stream(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: they broke off because they were told to."""
+    monkeypatch.setattr("moestro.gateway.service.EXIT_REASON_SECONDS", 0.05)
+    monkeypatch.setattr("moestro.gateway.service.REPLACE_DRAIN_SECONDS", 0.05)
+    service, replaced = gateway.service, MOST_BREAKS + 1
+    gateway.maker.plans = [{"stop_seconds": 0.5} for _ in range(replaced)]
+    await service.replace(because="its ends are slow")
+    reading = asyncio.create_task(_read(gateway, ask(tokens=40, pause=0.05)))
+    for number in range(replaced):
+        await until(lambda: gateway.engine.active == 1)
+        await service.replace(because=f"order {number}")
+    assert await reading == b"".join(map(chunk, (7 * WORDS)[:40])) + DONE
+
+
+async def test_a_whole_answer_has_a_bound(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moestro.gateway.relay.MAX_ANSWER_BYTES", 1000)
+    for length, status in ((999, 200), (1000, 502)):
+        request = ask(stream=False, status=200, body="x" * length)
+        async with gateway.http.post(CHAT, json=request) as response:
+            assert response.status == status
+            body = await response.read()
+    error = json.loads(body)["error"]
+    assert (error["code"], response.headers["x-should-retry"]) == ("answer_too_large", "false")
 
 
 @pytest.mark.parametrize("how", ["cut_after", "close_after", "stop_after"])

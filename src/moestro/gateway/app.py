@@ -30,6 +30,7 @@ from moestro.gateway.defaults import RETRY_AFTER_SECONDS
 from moestro.gateway.event_stream import EventStream
 from moestro.gateway.exposition import Exposition
 from moestro.gateway.failure import Failure, RequestFailed
+from moestro.gateway.held import SHARE, Held
 from moestro.gateway.index_page import index_text
 from moestro.gateway.openapi import openapi
 from moestro.gateway.relay import Relay
@@ -122,14 +123,14 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     async def relay(
         request: Request, route: str, fields: Mapping[str, Check], api: Api | None
     ) -> Relay:
-        body = await calls.read_body(request, bounds.body_bytes)
+        body = await calls.read_body(request, bounds.body_bytes, share=request.scope[SHARE])
+        service.queue.check()  # before the work that reading it is
         call = calls.parse_call(body, fields)
         if api is not None:
             call = bounds.held(call, api.most)
         _check_model(service, call.model)
         if service.life is not None:  # until then nobody knows what it takes
-            for name in ("messages", "input"):
-                calls.check_taken(call.data.get(name), name, service.model.takes)
+            calls.check_taken(call.media, service.model.takes)
         key = caller_of(request.scope).id
         meter = None
         if route != COUNT_TOKENS:
@@ -205,7 +206,7 @@ def create_app(service: Service, front: Front) -> ASGIApp:
         # Inside of Starlette's answer to an unforeseen error, outside of every route.
         middleware=[
             *([] if access is None else _doors(access)),
-            Middleware(_Straight, asked=asked),
+            Middleware(_Straight, asked=asked, held=Held(bounds.bodies_bytes)),
         ],
         exception_handlers={
             RequestFailed: _request_failed,
@@ -322,9 +323,10 @@ class _Json(JSONResponse):
 class _Straight:
     """Answers what the engine is asked without a look at every route: that is what costs time."""
 
-    def __init__(self, app: ASGIApp, asked: Mapping[str, Asked]) -> None:
+    def __init__(self, app: ASGIApp, asked: Mapping[str, Asked], held: Held) -> None:
         self._app = app
         self._asked = asked
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._asked.get(scope["path"]) if scope["type"] == "http" else None
@@ -332,13 +334,14 @@ class _Straight:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        try:
-            response: Response = await answer(request)
-        except RequestFailed as refused:
-            response = _respond(request, refused.failure)
-        except ClientDisconnect as gone:
-            response = await _nobody_listens(request, gone)
-        await response(scope, receive, send)
+        with self._held.share() as scope[SHARE]:
+            try:
+                response: Response = await answer(request)
+            except RequestFailed as refused:
+                response = _respond(request, refused.failure)
+            except ClientDisconnect as gone:
+                response = await _nobody_listens(request, gone)
+            await response(scope, receive, send)
 
 
 class _RequestId:

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 
 from moestro.client.text import json_bytes
 from moestro.gateway.call import Call
-from moestro.gateway.defaults import MAX_BODY_BYTES
+from moestro.gateway.defaults import MAX_BODIES_BYTES, MAX_BODY_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`body_bytes` of a request, `tokens` of an answer, `seconds` from the moment that the request
-    has been read to the end of its answer. None is no bound but those of the engine's context and
-    of the queue."""
+    """`body_bytes` of a request, `bodies_bytes` of all that are in progress, `tokens` of an answer,
+    `seconds` from the moment that the request has been read to the end of its answer. None is no
+    bound but those of the engine's context and of the queue."""
 
     body_bytes: int = MAX_BODY_BYTES
+    bodies_bytes: int = MAX_BODIES_BYTES
     tokens: int | None = None
     seconds: float | None = None
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from moestro.gateway.defaults import (
     MOST_VALUES,
 )
 from moestro.gateway.failure import RequestFailed
+from moestro.gateway.held import Share
 
 
 class Check(NamedTuple):
@@ -46,12 +47,14 @@ _DISCARD_FACTOR = 8
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`body` is what the client sent, byte by byte; `data` is what it says."""
+    """`body` is what the client sent, byte by byte; `data` is what it says. `media` are the images,
+    sounds and films in it: what each is, and its place."""
 
     body: bytes
     data: Mapping[str, Any]
     model: str | None
     stream: bool
+    media: Sequence[tuple[str, str]] = ()
 
 
 def _is_integer(value: Any) -> bool:
@@ -241,18 +244,20 @@ async def read_body(
     request: Request,
     limit_bytes: int = MAX_BODY_BYTES,
     idle_seconds: float = BODY_IDLE_SECONDS,
+    *,
+    share: Share,
 ) -> bytes:
-    """The whole body of a request.
+    """The whole body of a request. It is held as `share` of what may be held.
 
     Raises:
-        RequestFailed: 413, 408 or 415.
+        RequestFailed: 413, 408, 415 or 503.
         ClientDisconnect: nobody is left to answer.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise RequestFailed(failure.unsupported_encoding(encoding))
     pieces: list[bytes] = []
-    size = 0
+    size, refused = 0, None
     until = time.monotonic() + BODY_SECONDS
     while True:
         if time.monotonic() > until:
@@ -270,13 +275,18 @@ async def read_body(
             raise ClientDisconnect
         piece: bytes = message.get("body", b"")
         size += len(piece)
-        if size <= limit_bytes:
+        if size > limit_bytes:
+            refused = failure.body_too_large(limit_bytes)
+        elif refused is None and not share.take(len(piece)):
+            refused = failure.bodies_too_large(share.held.most_bytes)
+        if refused is None:
             pieces.append(piece)
         else:
             pieces.clear()
+            share.give_back()
         last = not message.get("more_body", False)
-        if size > limit_bytes and (last or size > limit_bytes * _DISCARD_FACTOR):
-            raise RequestFailed(failure.body_too_large(limit_bytes))
+        if refused is not None and (last or size > limit_bytes * _DISCARD_FACTOR):
+            raise RequestFailed(refused)
         if last:
             return b"".join(pieces)
 
@@ -322,12 +332,15 @@ def parse_call(body: bytes, fields: Mapping[str, Check]) -> Call:
             raise _wrong(name, check.expected)
     if "messages" in fields:
         _check_messages(data["messages"])
-    for name in ("messages", "input"):
-        if name in fields:
-            _check_media(data.get(name), name)
+    media = [
+        found
+        for name in ("messages", "input")
+        if name in fields
+        for found in _inline_media(data.get(name), name)
+    ]
     if "tools" in fields and "messages" in fields:
         _check_tools(data.get("tools") or [])
-    return Call(body, data, data.get("model"), data.get("stream") is True)
+    return Call(body, data, data.get("model"), data.get("stream") is True, media)
 
 
 def _wrong(param: str, expected: str) -> RequestFailed:
@@ -458,19 +471,21 @@ def _parts(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any], str]]:
                 yield from _parts(inner, f"{place}.{key}")
 
 
-def _check_media(value: Any, place: str) -> None:
-    """An engine would fetch what an address names, from wherever it stands: behind the firewall,
-    beside services that trust their neighbours. So images and sounds come within the request."""
-    for _, part, at in _parts(value, place):
+def _inline_media(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    """What each is, and its place. An engine would fetch what an address names, from wherever it
+    stands: behind the firewall, beside services that trust their neighbours. So images and sounds
+    come within the request."""
+    for kind, part, at in _parts(value, place):
         _check_inline(part, at)
+        yield kind, at
 
 
-def check_taken(value: Any, place: str, takes: Collection[str]) -> None:
+def check_taken(media: Sequence[tuple[str, str]], takes: Collection[str]) -> None:
     """
     Raises:
-        RequestFailed: 400, there is something in it that the model does not take.
+        RequestFailed: 400, there is something among it that the model does not take.
     """
-    for kind, _, at in _parts(value, place):
+    for kind, at in media:
         if kind not in takes:
             raise RequestFailed(
                 failure.bad_request(

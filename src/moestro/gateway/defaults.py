@@ -9,6 +9,13 @@ DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Largest request body. A million tokens of text are about 4 MiB; images travel as base64."""
 
+MAX_BODIES_BYTES = 16 * MAX_BODY_BYTES
+"""Bodies of all requests that are read, wait or are being answered. What is read of them as JSON
+takes as much again, and more where they hold many values."""
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""Largest answer that is no stream: a million tokens, each with a short list of others."""
+
 MAX_JSON_DEPTH = 128
 """Deepest nesting of a request: engines walk JSON recursively, so a hostile depth stops here."""
 

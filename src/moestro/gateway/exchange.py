@@ -15,6 +15,8 @@ from typing import cast
 
 import httptools
 
+from moestro.gateway.defaults import MAX_ANSWER_BYTES
+
 WRITTEN_AT_ONCE_BYTES = 1 << 20
 """A larger body is written in pieces, so that other requests get their turn in between."""
 
@@ -143,7 +145,7 @@ class Exchange(asyncio.Protocol):
             if data:
                 self.data_received(data)
 
-    async def rest(self, limit_bytes: int | None = None) -> bytes:
+    async def rest(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """The body, or as much of it as the limit allows.
 
         Raises:
@@ -152,7 +154,7 @@ class Exchange(asyncio.Protocol):
         body = bytearray()
         while piece := await self.piece():
             body += piece
-            if limit_bytes is not None and len(body) >= limit_bytes:
+            if len(body) >= limit_bytes:
                 return bytes(body[:limit_bytes])
         return bytes(body)
 

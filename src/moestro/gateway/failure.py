@@ -19,6 +19,7 @@ from typing import Any, Literal
 from moestro.client.text import json_bytes
 from moestro.errors import EngineError, GatewayError, MoestroError
 from moestro.gateway.defaults import BUSY_RETRY_AFTER_SECONDS, RETRY_AFTER_SECONDS
+from moestro.units import format_bytes
 
 FailureSource = Literal["gateway", "engine", "request"]
 
@@ -321,6 +322,18 @@ def queue_full(most: int) -> Failure:
     )
 
 
+def bodies_too_large(most_bytes: int) -> Failure:
+    return Failure(
+        status=503,
+        message=f"Requests in progress hold {format_bytes(most_bytes)} already.",
+        type=UNAVAILABLE,
+        code="bodies_too_large",
+        source="gateway",
+        hint="Try again in a moment, or send fewer large ones at once.",
+        retry_after_seconds=BUSY_RETRY_AFTER_SECONDS,
+    )
+
+
 def waited_too_long(seconds: float) -> Failure:
     return Failure(
         status=503,
@@ -390,6 +403,18 @@ def broke_off() -> Failure:
         code="engine_broke_off",
         source="engine",
         hint="The engine is still running; try again.",
+    )
+
+
+def answer_too_large(most_bytes: int) -> Failure:
+    return Failure(
+        status=502,
+        message=f"The answer takes more than {format_bytes(most_bytes)}.",
+        type=SERVER_ERROR,
+        code="answer_too_large",
+        source="gateway",
+        hint="Ask for it as a stream, or in smaller parts.",
+        retry=False,
     )
 
 

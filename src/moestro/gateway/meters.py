@@ -46,13 +46,8 @@ RECENT_SECONDS = 300.0
 MOST_RECENT = 4096
 PACE_SECONDS = 300
 
-_REASONS = {
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "incomplete": "length",
-}
-STOP, ABORT, ERROR = "stop", "abort", "error"
+STOP, LENGTH, ABORT, ERROR = "stop", "length", "abort", "error"
+_REASONS = dict.fromkeys(("length", "max_tokens", "max_output_tokens", "incomplete"), LENGTH)
 
 
 class Tally:
@@ -335,14 +330,16 @@ class RequestMeter:
         tells the whole answer again."""
         self._before = self._had = had_tokens
 
-    def streamed(self) -> None:
-        """Its stream is whole."""
+    def streamed(self, *, cut: bool = False) -> None:
+        """Its stream is whole. `cut`: it would have gone on, and its engine does not say so."""
         said = told(event.data for raw in self._tail if (event := Event(raw)).data)
         if said.prompt is not None:
             said = replace(said, prompt=max(said.prompt - self._had, 0))
         elif data := Event(self._head).data:  # Anthropic's form has it at the beginning
             at_first = told([data])
             said = replace(said, prompt=at_first.prompt, cached=said.cached or at_first.cached)
+        if cut:
+            said = replace(said, reason=LENGTH)
         self._close(said, time.monotonic(), streamed=True)
 
     def answered(self, body: bytes) -> None:

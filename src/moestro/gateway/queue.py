@@ -129,11 +129,21 @@ class Queue:
         finally:
             self._leave(ticket, life)
 
+    def check(self) -> None:
+        """
+        Raises:
+            RequestFailed: 503, a new request would not be let in.
+        """
+        if self._refusal is not None:
+            raise RequestFailed(self._refusal)
+        if self.waiting >= self.most_waiting:
+            raise RequestFailed(failure.queue_full(self.most_waiting))
+
     async def _enter(self, ticket: Ticket, seconds: float) -> Life:
         if self._refusal is not None:
             raise RequestFailed(self._refusal)
-        if not ticket.interrupted and self.waiting >= self.most_waiting:
-            raise RequestFailed(failure.queue_full(self.most_waiting))
+        if not ticket.interrupted:
+            self.check()
         if not self._anybody and not ticket.alone and (life := self._free_life()) is not None:
             life.begin()
             return life

@@ -16,6 +16,7 @@ from moestro.client.sse import EventSplitter, EventTooLarge, event_data
 from moestro.client.text import json_bytes
 from moestro.gateway import failure
 from moestro.gateway.call import Call
+from moestro.gateway.defaults import MAX_ANSWER_BYTES
 from moestro.gateway.engine_link import EngineLink
 from moestro.gateway.exchange import Exchange, LinkBroken
 from moestro.gateway.failure import Failure, RequestFailed
@@ -139,7 +140,10 @@ class Relay(Response):
                     if answer.content_type == EVENT_STREAM and not failed:
                         await self._stream(life, answer, out)
                         return True
-                    whole = await answer.rest(MAX_ERROR_BYTES if failed else None)
+                    most = MAX_ERROR_BYTES if failed else MAX_ANSWER_BYTES
+                    whole = await answer.rest(most)
+                    if len(whole) == most and not failed:
+                        raise RequestFailed(failure.answer_too_large(most))
             except _BROKEN:
                 whole = None
             except Diverged:
@@ -229,7 +233,7 @@ class Relay(Response):
                     raise
                 if transcript.ends_with(event):
                     out.end(self._shown([*said, transcript.finish()]))
-                    self._meter.streamed()
+                    self._meter.streamed(cut=self._completed is not None and self._completed.cut)
                     return
             out.write(self._shown(said))
             if out.full:

@@ -50,6 +50,9 @@ class ResponseForm:
         self._request = request
         self._model = model
         self._created = created
+        self.cut = False
+        """Whether it ended for want of tokens."""
+
         self._number = 0
         self._places: dict[str, int] = {}
         self._texts: dict[str, list[str]] = {}
@@ -138,5 +141,6 @@ class ResponseForm:
             usage.setdefault("output_tokens_details", {"reasoning_tokens": 0})
             written = usage.get("output_tokens")
             if isinstance(most, int | float) and isinstance(written, int) and written >= most > 0:
+                self.cut = True
                 response |= {"status": "incomplete", "incomplete_details": CUT}
         return response
