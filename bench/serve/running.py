@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from bench.planner.machine import describe
+
 
 @dataclass(frozen=True)
 class Running:
@@ -28,9 +30,10 @@ class Running:
 
 
 def keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Writes a bench's result, with its options, and prints it without them."""
-    arguments = vars(options) | {"output": str(options.output)}
-    options.output.write_text(json.dumps({"arguments": arguments, **result}, indent=1) + "\n")
+    """Writes a bench's result, with its options and the machine, and prints it without them."""
+    arguments = {name: value for name, value in vars(options).items() if name != "output"}
+    kept = {"machine": describe(), "arguments": arguments, **result}
+    options.output.write_text(json.dumps(kept, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yarl
 from starlette.datastructures import URL
 from starlette.requests import HTTPConnection
 
@@ -114,6 +115,9 @@ async def test_an_unknown_route_is_an_envelope(gateway: Gateway) -> None:
             assert response.status == 404, path
             error = await error_of(response)
             assert error["source"] == "request"
+    near = yarl.URL(f"{gateway.url}{CHAT}%0A", encoded=True)
+    async with gateway.http.post(near, json=MESSAGES) as response:
+        assert (response.status, (await error_of(response))["code"]) == (404, "unknown_route")
     async with gateway.http.get("/nope") as response:
         hint = (await error_of(response))["hint"]
     assert "/v1/models/{name}," in hint

@@ -176,6 +176,10 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     async def replace(request: Request) -> Response:
         return await _replaced(service.replace(because="an administrator asked for it"))
 
+    async def nearly(request: Request) -> Response:
+        """`_Straight` answers those paths; a route takes one with a line's end for it, too."""
+        raise HTTPException(404)
+
     asked: dict[str, Asked] = {
         CHAT_COMPLETIONS: chat_completions,
         COMPLETIONS: completions,
@@ -186,7 +190,7 @@ def create_app(service: Service, front: Front) -> ASGIApp:
     }
     app = Starlette(
         routes=[
-            *(Route(path, answer, methods=["POST"]) for path, answer in asked.items()),
+            *(Route(path, nearly, methods=["POST"]) for path in asked),
             Route("/", index),
             Route("/dashboard.css", style),
             Route("/dashboard.js", script),
