@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -190,30 +192,39 @@ class Clock:
         return self.now
 
 
+@contextmanager
+def passing(turnstile: Turnstile, caller: str, limits: Limits) -> Iterator[None]:
+    turnstile.enter(caller, limits)
+    try:
+        yield
+    finally:
+        turnstile.leave(caller)
+
+
 def test_a_refused_request_says_when_to_come_back() -> None:
     clock = Clock()
     turnstile, limits = Turnstile(clock), Limits(requests_per_minute=2)
     for _ in range(2):
-        with turnstile.passing("ann", limits):
+        with passing(turnstile, "ann", limits):
             pass
-    with pytest.raises(RequestFailed) as caught, turnstile.passing("ann", limits):
+    with pytest.raises(RequestFailed) as caught, passing(turnstile, "ann", limits):
         pass
     assert (caught.value.failure.status, caught.value.failure.retry_after_seconds) == (429, 30)
-    with turnstile.passing("bob", limits):
+    with passing(turnstile, "bob", limits):
         pass
     clock.now = 30.0
-    with turnstile.passing("ann", limits):
+    with passing(turnstile, "ann", limits):
         pass
 
 
 def test_places_are_given_back_however_a_request_ends() -> None:
     turnstile, limits = Turnstile(), Limits(concurrent=1)
-    with turnstile.passing("ann", limits):
-        with pytest.raises(RequestFailed) as caught, turnstile.passing("ann", limits):
+    with passing(turnstile, "ann", limits):
+        with pytest.raises(RequestFailed) as caught, passing(turnstile, "ann", limits):
             pass
         assert caught.value.failure.code == "too_many_at_once"
         assert turnstile.running("ann") == 1
-    with pytest.raises(ZeroDivisionError), turnstile.passing("ann", limits):
+    with pytest.raises(ZeroDivisionError), passing(turnstile, "ann", limits):
         _ = 1 // 0
     assert turnstile.running("ann") == 0
 
@@ -223,9 +234,9 @@ def test_callers_that_are_gone_are_forgotten() -> None:
     turnstile, limits = Turnstile(clock), Limits(requests_per_minute=60)
     for number in range(1000):
         clock.now += 120
-        with turnstile.passing(f"key {number}", limits):
+        with passing(turnstile, f"key {number}", limits):
             pass
     assert turnstile.remembered <= 65
-    with turnstile.passing("unlimited", UNLIMITED):
+    with passing(turnstile, "unlimited", UNLIMITED):
         pass
     assert turnstile.running("unlimited") == 0

@@ -77,9 +77,12 @@ async def test_slow_heads_are_let_go_and_hold_nobody_up(
 
 
 def stream(tokens: int, pause: float) -> bytes:
-    stub = {"tokens": tokens, "pause": pause}
+    return chat(stream=True, stub={"tokens": tokens, "pause": pause})
+
+
+def chat(**fields: object) -> bytes:
     messages = [{"role": "user", "content": "Hi"}]
-    body = json.dumps({"messages": messages, "stream": True, "stub": stub}).encode()
+    body = json.dumps({"messages": messages, **fields}).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
     return head % len(body) + body
 
@@ -147,6 +150,22 @@ async def test_an_answer_with_another_request_behind_it_ends_when_its_client_lea
     writer.transport.abort()
     await until(lambda: gateway.engine.active == 0 and gateway.service.running == 0)
     assert len(gateway.engine.requests) == 1
+
+
+async def test_who_leaves_a_request_behind_one_that_was_read_slowly_is_noticed(
+    gateway: Gateway,
+) -> None:
+    size = 8 << 20
+    gateway.engine.script = {"status": 200, "body": "x" * size}
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
+    writer.write(chat() + chat(stub={"hang": True}))
+    await until(lambda: len(gateway.engine.requests) == 1 and gateway.engine.active == 0)
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(size)
+    await until(lambda: gateway.engine.active == 1)
+    await asyncio.sleep(0.05)  # the first one has ended in every respect
+    writer.transport.abort()
+    await until(lambda: gateway.engine.active == 0 and gateway.service.running == 0)
 
 
 @pytest.mark.parametrize("rest", [b"", b"12345"])

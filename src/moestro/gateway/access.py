@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Collection
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
@@ -124,13 +123,13 @@ class Access:
         Raises:
             RequestFailed: 401 or 403.
         """
+        sent = _secrets(headers)
+        known = next(filter(None, map(self._find, sent)), None)
         guarded = not self._open_to_all and (
-            not self._loopback or self._ring is None or self._ring.ever_any
+            known is not None or not self._loopback or self._ring is None or self._ring.ever_any
         )
         if not guarded and not self._open_to_all:
             _check_host(headers)
-        sent = _secrets(headers)
-        known = next(filter(None, map(self._find, sent)), None)
         if _is_under(path, OPEN) or path in PAGES:
             return known or (STRANGER if guarded else ANYONE)
         needed = _scope_of(path)
@@ -198,18 +197,19 @@ class AccessControl:
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> Failure | None:
         """Whatever the routes raise goes through here as it is: it is no refusal."""
+        turnstile, works = self._access.turnstile, _is_work(scope)
         try:
             caller = self._access.caller(scope["path"], Headers(scope=scope))
+            if works:
+                turnstile.enter(caller.id, caller.limits)
         except RequestFailed as refused:
             return refused.failure
         scope[CALLER] = caller
-        with ExitStack() as held:
-            if _is_work(scope):
-                try:
-                    held.enter_context(self._access.turnstile.passing(caller.id, caller.limits))
-                except RequestFailed as refused:
-                    return refused.failure
+        try:
             await self._app(scope, receive, send)
+        finally:
+            if works:
+                turnstile.leave(caller.id)
         return None
 
 

@@ -30,7 +30,7 @@ from moestro.gateway.defaults import RETRY_AFTER_SECONDS
 from moestro.gateway.event_stream import EventStream
 from moestro.gateway.exposition import Exposition
 from moestro.gateway.failure import Failure, RequestFailed
-from moestro.gateway.held import SHARE, Held
+from moestro.gateway.held import SHARE, Held, Share
 from moestro.gateway.index_page import index_text
 from moestro.gateway.openapi import openapi
 from moestro.gateway.relay import Relay
@@ -338,7 +338,7 @@ class _Straight:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        with self._held.share() as scope[SHARE]:
+        with Share(self._held) as scope[SHARE]:
             try:
                 response: Response = await answer(request)
             except RequestFailed as refused:

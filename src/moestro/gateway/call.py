@@ -326,9 +326,9 @@ def parse_call(body: bytes, fields: Mapping[str, Check]) -> Call:
             raise RequestFailed(
                 failure.bad_request(f"“{name}” is missing.", param=name, code="missing_field")
             )
-    for name, check in fields.items():
-        value = data.get(name)
-        if value is not None and not check.fits(value):
+    for name, value in data.items():
+        check = fields.get(name)
+        if check is not None and value is not None and not check.fits(value):
             raise _wrong(name, check.expected)
     if "messages" in fields:
         _check_messages(data["messages"])

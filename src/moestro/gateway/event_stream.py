@@ -27,7 +27,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._board.listening() as events:
             try:
-                await as_long_as_wanted(_pass_on(events, send, scope["method"] == "HEAD"), receive)
+                await as_long_as_wanted(_pass_on(events, send, scope["method"] == "HEAD"), scope)
             except ClientTooSlow:
                 await give_up(scope)
 

@@ -3,9 +3,6 @@ that another engine can be asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 SHARE = "moestro.share"
 """Where a request's scope has its `Share`."""
 
@@ -17,20 +14,19 @@ class Held:
         self.most_bytes = most_bytes
         self.bytes = 0
 
-    @contextmanager
-    def share(self) -> Iterator[Share]:
-        """Of one request; what it took is given back with the context."""
-        share = Share(self)
-        try:
-            yield share
-        finally:
-            share.give_back()
-
 
 class Share:
+    """Of one request; what it took is given back with the context."""
+
     def __init__(self, held: Held) -> None:
         self.held = held
         self._bytes = 0
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.give_back()
 
     def take(self, count: int) -> bool:
         """Whether so many bytes more may be held; if not, nothing is taken."""

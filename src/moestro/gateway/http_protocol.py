@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from moestro.gateway import failure, request_id
 from moestro.gateway.defaults import DISCARD_SECONDS
-from moestro.gateway.outlet import ABORT, SEND_SECONDS
+from moestro.gateway.outlet import ABORT, SEND_SECONDS, WHEN_LEFT
 
 if TYPE_CHECKING:
     from uvicorn._types import (
@@ -54,6 +55,7 @@ class BoundedHttp(HttpToolsProtocol):
     _answering: RequestResponseCycle | None = None
     _deaf = False
     _unsent: asyncio.TimerHandle | None = None
+    _leave: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -72,6 +74,8 @@ class BoundedHttp(HttpToolsProtocol):
             # uvicorn tells the last request, and others may wait behind this one.
             self._answering.disconnected = True
             self._answering.message_event.set()
+            if self._leave is not None:
+                self._leave()
 
     @property
     def _busy(self) -> bool:
@@ -154,8 +158,22 @@ class BoundedHttp(HttpToolsProtocol):
         if cycle.scope["http_version"] == "1.0":
             app = _unchunked(cycle, app)
         cycle.transport = cast(asyncio.Transport, _Gathered(cycle.transport, self.loop))
-        cast(dict[str, Any], cycle.scope)[ABORT] = self.transport.abort
+        scope = cast(dict[str, Any], cycle.scope)
+        scope |= {ABORT: self.transport.abort, WHEN_LEFT: self._when_left}
         super()._start_asgi_task(cycle, app)
+
+    def _when_left(self, leave: Callable[[], None]) -> Callable[[], None]:
+        """Of the request that is answered."""
+        self._leave = leave
+        self.flow.resume_reading()  # who does not read hears of no end
+        if self._answering is not None and self._answering.disconnected:
+            leave()
+
+        def forget() -> None:
+            if self._leave is leave:  # and not that of the request behind it
+                self._leave = None
+
+        return forget
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(

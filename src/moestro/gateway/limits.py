@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from moestro.gateway import failure
@@ -92,9 +91,8 @@ class Turnstile:
         slots = self._slots.get(caller)
         return 0 if slots is None else slots.taken
 
-    @contextmanager
-    def passing(self, caller: str, limits: Limits) -> Iterator[None]:
-        """For as long as a request takes; however it ends, its place is given back.
+    def enter(self, caller: str, limits: Limits) -> None:
+        """For a request, which has to `leave` however it ends.
 
         Raises:
             RequestFailed: 429, with Retry-After. A request that found no place costs no token.
@@ -105,11 +103,15 @@ class Turnstile:
             raise RequestFailed(failure.too_many_at_once(limits.concurrent))
         try:
             self._spend(caller, limits.requests_per_minute)
-            yield
-        finally:
-            slots.give_back()
-            if not slots.taken:
-                del self._slots[caller]
+        except RequestFailed:
+            self.leave(caller)
+            raise
+
+    def leave(self, caller: str) -> None:
+        slots = self._slots[caller]
+        slots.give_back()
+        if not slots.taken:
+            del self._slots[caller]
 
     def _spend(self, caller: str, per_minute: int | None) -> None:
         if per_minute is None:

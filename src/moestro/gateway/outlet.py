@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
 from moestro.gateway.begun import Begun
 
@@ -18,20 +18,26 @@ SEND_SECONDS = 120.0
 """How long a client may take nothing at all before its connection is given up."""
 
 
-async def as_long_as_wanted(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+WHEN_LEFT = "moestro.when_left"
+"""Where a request's scope holds what takes a function to call when the client has left, and gives
+one that forgets it. To wait for `receive` instead would take a task of its own."""
+
+WhenLeft = Callable[[Callable[[], None]], Callable[[], None]]
+
+
+async def as_long_as_wanted(work: Coroutine[Any, Any, None], scope: Scope) -> None:
     """Does the work until it is done or the client has left. Raises what the work raises."""
     task = asyncio.current_task()
     assert task is not None
     cancelling, has_left = task.cancelling(), False
+    when_left: WhenLeft = scope[WHEN_LEFT]
 
-    async def watch() -> None:
+    def leave() -> None:
         nonlocal has_left
-        while (await receive())["type"] != "http.disconnect":
-            pass
         has_left = True
         task.cancel()
 
-    watching = asyncio.create_task(watch())
+    forget = when_left(leave)
     try:
         await work
     except asyncio.CancelledError:
@@ -39,7 +45,7 @@ async def as_long_as_wanted(work: Coroutine[Any, Any, None], receive: Receive) -
         if not has_left or task.uncancel() > cancelling:
             raise
     finally:
-        watching.cancel()
+        forget()
 
 
 class ClientTooSlow(Exception):

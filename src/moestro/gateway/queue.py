@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from moestro.engine import EngineState
@@ -114,20 +114,12 @@ class Queue:
             if line is self._suspects:  # who waited for it may go now
                 self._serve()
 
-    @asynccontextmanager
-    async def turn(self, ticket: Ticket, wait_seconds: float | None = None) -> AsyncIterator[Life]:
+    def turn(
+        self, ticket: Ticket, wait_seconds: float | None = None
+    ) -> AbstractAsyncContextManager[Life]:
         """An engine that answers, when it is this request's turn, and for as long as it needs it.
-
-        Raises:
-            RequestFailed: 503 with Retry-After: too many wait, or it took too long.
-        """
-        life = await self._enter(
-            ticket, self.wait_seconds if wait_seconds is None else wait_seconds
-        )
-        try:
-            yield life
-        finally:
-            self._leave(ticket, life)
+        Entering raises what `_enter` does."""
+        return _Turn(self, ticket, self.wait_seconds if wait_seconds is None else wait_seconds)
 
     def check(self) -> None:
         """
@@ -140,6 +132,10 @@ class Queue:
             raise RequestFailed(failure.queue_full(self.most_waiting))
 
     async def _enter(self, ticket: Ticket, seconds: float) -> Life:
+        """
+        Raises:
+            RequestFailed: 503 with Retry-After: too many wait, or it took too long.
+        """
         if self._refusal is not None:
             raise RequestFailed(self._refusal)
         if not ticket.interrupted:
@@ -203,3 +199,23 @@ class Queue:
     def _everyone(self) -> list[Ticket]:
         lines = [self._interrupted, self._suspects, *self._by_key.values()]
         return [ticket for line in lines for ticket in line]
+
+
+class _Turn:
+    """Of one request at one engine."""
+
+    __slots__ = ("_life", "_queue", "_seconds", "_ticket")
+
+    def __init__(self, queue: Queue, ticket: Ticket, seconds: float) -> None:
+        self._queue = queue
+        self._ticket = ticket
+        self._seconds = seconds
+        self._life: Life | None = None
+
+    async def __aenter__(self) -> Life:
+        self._life = life = await self._queue._enter(self._ticket, self._seconds)
+        return life
+
+    async def __aexit__(self, *_error: object) -> None:
+        assert self._life is not None
+        self._queue._leave(self._ticket, self._life)

@@ -93,7 +93,7 @@ class Relay(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await as_long_as_wanted(self._work(send), receive)
+            await as_long_as_wanted(self._work(send), scope)
         except ClientTooSlow:
             await give_up(scope)
         finally:
