@@ -91,6 +91,7 @@ class Answer:
     seconds: float
     said: str
     error: str | None = None
+    ended: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -250,7 +251,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
             await asyncio.sleep(options.quiet_seconds)
             enough.set()
             before = await quiet
-            enough = asyncio.Event()
+            enough, started = asyncio.Event(), time.monotonic()
             busy = asyncio.create_task(load(running.url, options.clients, options.seed + 1, enough))
             gaps = await kill_often(running, options.kills, options.seed)
             enough.set()
@@ -267,7 +268,11 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         "with_kills": figures(after, plain),
         "near_ties": sum(ties),
         "unexplained": [
-            {"kind": a.kind, "streamed": a.streamed, "said": a.said} for a in corrupted
+            {
+                "kind": a.kind, "streamed": a.streamed, "said": a.said, "plain": plain[a.kind],
+                "began": a.ended - a.seconds - started, "ended": a.ended - started,
+            }
+            for a in corrupted
         ],
         "gateway_rss_bytes": memory,
     }
