@@ -269,8 +269,12 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         "near_ties": sum(ties),
         "unexplained": [
             {
-                "kind": a.kind, "streamed": a.streamed, "said": a.said, "plain": plain[a.kind],
-                "began": a.ended - a.seconds - started, "ended": a.ended - started,
+                "kind": a.kind,
+                "streamed": a.streamed,
+                "said": a.said,
+                "plain": plain[a.kind],
+                "began": a.ended - a.seconds - started,
+                "ended": a.ended - started,
             }
             for a in corrupted
         ],

@@ -96,7 +96,7 @@ async def run(options: argparse.Namespace, count: mmap.mmap) -> dict[str, Any]:
         "load": figures(tally, plain),
         "near_ties": sum(ties),
         "unexplained": len(ties) - sum(ties),
-        "engines": len(most),
+        "replacements": sum(" draining: " in line for line in told),
         "most_bytes": max(most.values()),
         "crashes": health["restarts"],
         "events": told,

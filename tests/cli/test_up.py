@@ -401,6 +401,20 @@ def test_a_stop_leaves_nothing_behind(tiny: Path) -> None:
         assert gone(running.engine_pid)
 
 
+def test_what_becomes_of_the_first_engine_is_said_and_an_end_that_was_asked_for_is_not(
+    tiny: Path,
+) -> None:
+    with up(str(tiny), "--unload-after", "1s") as running:
+        until(lambda: gone(running.engine_pid), seconds=20)
+        assert running.client().completions.create(model="default", prompt="x", max_tokens=4)
+        running.process.send_signal(signal.SIGINT)
+        _, said = running.process.communicate(timeout=50)
+    told = [line.partition(":")[0] for line in said.splitlines()]
+    # It may be idle for long enough again before the signal comes.
+    assert told[:2] == ["engine 1 stopped", "engine 2 ready"], said
+    assert "as asked" not in said
+
+
 def test_what_a_person_sees(tiny: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "moestro", "up", str(tiny), "--port", "0"],

@@ -106,8 +106,10 @@ async def _up(
         later.put(text, len(text))
 
     def note(told: Note) -> None:
-        """The first start of an engine is shown elsewhere."""
-        if told.engine > 1 or told.state is EngineState.FAILED or told.engine == 0:
+        """Neither the first start, which is shown elsewhere, nor the end that was asked for."""
+        started = told.engine == 1 and told.state in (EngineState.STARTING, EngineState.READY)
+        ended = service.stopping and told.state in (EngineState.DRAINING, EngineState.STOPPED)
+        if not started and not ended:
             tell(plain(told.sentence))
 
     service = service_for(Served(prepared), facing, note)
