@@ -5,6 +5,7 @@ What it does with a request stands in the request itself, under `stub` (or else 
     {"stub": {"tokens": 3, "pause": 0.01}}         so many events, with a pause before each
     {"stub": {"die_after": 2}}                     the process "ends" after two events; with
                                                    `lives` 3 the next two do so as well
+    {"stub": {"die_each": 60}}                     after each event, this engine and the next 59
     {"stub": {"crash_after": 2}}                   the same, by itself instead of killed
     {"stub": {"cut_after": 2}}                     the connection breaks, the engine lives on
     {"stub": {"close_after": 2}}                   the connection ends politely, in the body
@@ -191,6 +192,9 @@ class StubEngine:
         await response.prepare(request)
         for index in range(begun, count):
             await asyncio.sleep(script.get("pause", 0))
+            if begun < index and self.ordinal < script.get("die_each", 0):
+                asyncio.get_running_loop().call_soon(asyncio.ensure_future, self.kill())
+                await asyncio.sleep(60)
             for how, end in (("die_after", self.kill), ("crash_after", self.crash)):
                 if index == script.get(how) and self.ordinal < script.get("lives", 1):
                     asyncio.get_running_loop().call_soon(asyncio.ensure_future, end())

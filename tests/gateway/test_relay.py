@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from moestro.gateway.relay import MOST_BREAKS
+from moestro.gateway.relay import MOST_BREAKS, MOST_LOST
 from tests.gateway.conftest import Gateway, until
 from tests.gateway.stub_engine import WORDS, StubEngine, chunk
 
@@ -277,6 +277,26 @@ async def test_a_request_that_ends_engines_is_tried_alone_and_then_refused(
     status, error = await poisoned
     assert (status, error["code"]) == (500, "request_crashes_engine")
     assert await beside == b"".join(map(chunk, WORDS)) + DONE
+
+
+async def test_a_request_may_lose_many_engines(gateway: Gateway) -> None:
+    body = await _read(gateway, ask(tokens=3, die_after=0, lives=MOST_LOST + 5))
+    assert body == b"".join(map(chunk, WORDS[:3])) + DONE
+    assert len(gateway.maker.made) == MOST_LOST + 6
+
+
+async def test_a_request_that_loses_engines_for_too_long_is_refused(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words between begin the count anew."""
+    monkeypatch.setattr("moestro.gateway.relay.MOST_LOST", 3)
+    monkeypatch.setattr("moestro.gateway.relay.MOST_LOST_SECONDS", 0.0)
+    assert await _read(gateway, ask(tokens=6, die_each=5)) == b"".join(map(chunk, WORDS)) + DONE
+    before = len(gateway.maker.made)
+    *words, last = events_of(await _read(gateway, ask(tokens=3, die_after=1, lives=1000)))
+    assert words == [chunk(WORDS[0])]
+    assert error_in(last)["code"] in ("engine_broke_off", "engine_starting")
+    await until(lambda: len(gateway.maker.made) == before + 3)
 
 
 async def test_engines_that_are_slow_to_stop_break_no_stream(

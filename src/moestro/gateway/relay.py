@@ -33,8 +33,11 @@ EVENT_STREAM = "text/event-stream"
 MOST_CRASHES = ALONE_FROM + 1
 """Engines that may crash under one request; the last one has nothing else to do."""
 
-MOST_TRIES = 50
-"""Engines that one request may lose, for whatever reason."""
+MOST_LOST = 50
+"""Engines that one request may lose without a word between, for whatever reasons. Within
+`MOST_LOST_SECONDS` it may lose more: on a machine that is too busy an engine lives briefly."""
+
+MOST_LOST_SECONDS = 300.0
 
 MOST_BREAKS = 3
 """How often a living engine may break its connection under one request."""
@@ -88,7 +91,8 @@ class Relay(Response):
         self._ticket = Ticket(key)
         self._seconds = seconds
         self._meter = meter if meter is not None else Meters().request()
-        self._breaks = self._tries = 0
+        self._breaks = self._lost = 0
+        self._lost_first = 0.0
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -190,8 +194,11 @@ class Relay(Response):
         """
         self._ticket.interrupted = True
         self._meter.broke()
-        self._tries += 1
-        if self._tries >= MOST_TRIES:
+        self._lost += 1
+        now = time.monotonic()
+        if self._lost == 1:
+            self._lost_first = now
+        if self._lost >= MOST_LOST and now - self._lost_first >= MOST_LOST_SECONDS:
             raise RequestFailed(self._service.refusal() or failure.broke_off())
         ended = await self._service.end_of(life)
         if ended is None:
@@ -235,7 +242,10 @@ class Relay(Response):
                     out.end(self._shown([*said, transcript.finish()]))
                     self._meter.streamed(cut=self._completed is not None and self._completed.cut)
                     return
-            out.write(self._shown(said))
+            shown = self._shown(said)
+            out.write(shown)
+            if shown:
+                self._lost = 0
             if out.full:
                 await out.room()
             if before is not None:
