@@ -155,7 +155,7 @@ async def test_an_answer_with_another_request_behind_it_ends_when_its_client_lea
 async def test_who_leaves_a_request_behind_one_that_was_read_slowly_is_noticed(
     gateway: Gateway,
 ) -> None:
-    size = 8 << 20
+    size = 15 << 20  # less than may be collected, more than sockets hold
     gateway.engine.script = {"status": 200, "body": "x" * size}
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
     writer.write(chat() + chat(stub={"hang": True}))
